@@ -1,0 +1,1 @@
+//! Evenkeel's balancing core: policies, pickers and connectivity as pure state machines.

@@ -1,0 +1,1 @@
+//! A load-balancing gRPC channel for tonic's generated clients.

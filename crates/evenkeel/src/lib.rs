@@ -1,0 +1,1 @@
+//! Keeps gRPC services available and steady.

@@ -1,0 +1,1 @@
+//! Target URIs and the resolvers that turn them into endpoints.

@@ -1,0 +1,1 @@
+//! Generated protobuf code that Evenkeel's crates share.

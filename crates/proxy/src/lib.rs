@@ -1,0 +1,1 @@
+//! A gRPC load-balancing proxy over Evenkeel's channel.

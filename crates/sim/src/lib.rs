@@ -1,0 +1,1 @@
+//! A virtual-time driver of Evenkeel's balancing core.
