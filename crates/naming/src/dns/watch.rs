@@ -1,0 +1,233 @@
+use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{
+    Report,
+    backoff::Backoff,
+    lookup::{Answer, Records, look_up},
+};
+use crate::{FailureKind, Options, ResolveError};
+
+/// Sorted and without duplicates.
+pub(super) type Addresses = BTreeSet<SocketAddr>;
+
+/// Looks one name up again and again, and reports what changes.
+pub(super) struct Watch {
+    name: String,
+    options: Options,
+    state: State,
+}
+
+impl Watch {
+    pub(super) fn new(name: String, port: u16, options: Options) -> Self {
+        let state = State::new(&name, port, &options);
+        Self { name, options, state }
+    }
+
+    /// Ends only when nobody reads the reports any more.
+    pub(super) async fn run(mut self, index: usize, mut requests: watch::Receiver<()>, reports: mpsc::Sender<Report>) {
+        let mut reason = Reason::Start;
+        loop {
+            let begun = Instant::now();
+            let answer = look_up(&self.name, &self.options).await;
+            let step = self.state.handle_answer(answer, reason, rand::random());
+            if let Some(outcome) = step.news
+                && reports.send(Report { index, outcome }).await.is_err()
+            {
+                return;
+            }
+            reason = self.wait(&step.next, begun, &mut requests).await;
+        }
+    }
+
+    async fn wait(&self, next: &Next, begun: Instant, requests: &mut watch::Receiver<()>) -> Reason {
+        match next {
+            // Requests cannot hurry a server that fails: it is being asked already.
+            Next::Retry(delay) => {
+                tokio::time::sleep(*delay).await;
+                Reason::Retry
+            }
+            Next::Refresh(delay) => tokio::select! {
+                () = tokio::time::sleep(*delay) => Reason::Expired,
+                Ok(()) = requests.changed() => {
+                    sleep_until(begun + self.options.min_interval).await;
+                    Reason::Requested
+                }
+            },
+        }
+    }
+}
+
+/// Why a name was looked up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Reason {
+    Start,
+    Expired,
+    Requested,
+    Retry,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "first look-up",
+            Self::Expired => "TTL expired",
+            Self::Requested => "the channel asked",
+            Self::Retry => "retry after a failure",
+        })
+    }
+}
+
+/// When to look up next.
+#[derive(Debug, PartialEq)]
+enum Next {
+    /// After a good answer; a request comes sooner.
+    Refresh(Duration),
+    /// After a failure.
+    Retry(Duration),
+}
+
+/// What an answer leads to.
+#[derive(Debug, PartialEq)]
+struct Step {
+    news: Option<Result<Addresses, ResolveError>>,
+    next: Next,
+}
+
+/// What is known about a name. Two states, told apart by `error`; each answer leads to either:
+///
+/// ```text
+///            addresses ┌────────┐  failure, or no address  ┌─────────┐ again
+/// report the list if ┌►│  good  ├─────────────────────────►│ failing ├─┐ report if the
+/// it changed         └─┤        │◄─────────────────────────┤         │◄┘ error changed
+///                      └────────┘  addresses: report them  └─────────┘
+/// ```
+///
+/// `v4` and `v6` hold the last good list in both. Where one family answers and the other fails, the state is good, with
+/// the last list of the family that failed, and the next look-up is no later than a retry.
+struct State {
+    name: String,
+    port: u16,
+    min_interval: Duration,
+    max_interval: Duration,
+    backoff: Backoff,
+    v4: Addresses,
+    v6: Addresses,
+    error: Option<ResolveError>,
+    /// The failure of one family while the other answers.
+    half_error: Option<ResolveError>,
+}
+
+impl State {
+    fn new(name: &str, port: u16, options: &Options) -> Self {
+        Self {
+            name: name.to_owned(),
+            port,
+            min_interval: options.min_interval,
+            max_interval: options.max_interval.max(options.min_interval),
+            backoff: Backoff::new(options.backoff_initial, options.backoff_max),
+            v4: BTreeSet::new(),
+            v6: BTreeSet::new(),
+            error: None,
+            half_error: None,
+        }
+    }
+
+    /// `entropy` in 0..1 jitters the next retry.
+    fn handle_answer(&mut self, answer: Answer, reason: Reason, entropy: f64) -> Step {
+        match (answer.v4, answer.v6) {
+            (Ok(v4), Ok(v6)) if v4.addresses.is_empty() && v6.addresses.is_empty() => {
+                let error = self.no_address(v4.exists || v6.exists);
+                self.fail(error, entropy)
+            }
+            (Ok(v4), Ok(v6)) => {
+                self.backoff.reset();
+                self.half_error = None;
+                let ttl = smallest_ttl([&v4, &v6]);
+                self.accept(Some(v4), Some(v6), ttl, reason)
+            }
+            (Ok(v4), Err(error)) if !v4.addresses.is_empty() => {
+                let ttl = v4.ttl.min(self.note_half(error, entropy));
+                self.accept(Some(v4), None, ttl, reason)
+            }
+            (Err(error), Ok(v6)) if !v6.addresses.is_empty() => {
+                let ttl = v6.ttl.min(self.note_half(error, entropy));
+                self.accept(None, Some(v6), ttl, reason)
+            }
+            (Err(error), _) | (_, Err(error)) => self.fail(error, entropy),
+        }
+    }
+
+    /// Takes the new lists; a family without one keeps its last.
+    fn accept(&mut self, v4: Option<Records>, v6: Option<Records>, ttl: Duration, reason: Reason) -> Step {
+        let before: Addresses = self.addresses();
+        let port = self.port;
+        let with_port =
+            |records: Records| records.addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect::<Addresses>();
+        self.v4 = v4.map_or_else(|| std::mem::take(&mut self.v4), with_port);
+        self.v6 = v6.map_or_else(|| std::mem::take(&mut self.v6), with_port);
+        let after = self.addresses();
+        let recovered = self.error.take().is_some();
+        if after != before {
+            self.log_change(&before, &after, reason);
+        } else if recovered {
+            info!(name = self.name, "name resolves again, to the same endpoints");
+        }
+        Step {
+            news: (after != before || recovered).then_some(Ok(after)),
+            next: Next::Refresh(ttl.clamp(self.min_interval, self.max_interval)),
+        }
+    }
+
+    fn fail(&mut self, error: ResolveError, entropy: f64) -> Step {
+        let delay = self.backoff.next(entropy);
+        let changed = self.error.as_ref() != Some(&error);
+        if changed {
+            let kept = self.v4.len() + self.v6.len();
+            warn!(name = self.name, %error, kept, retry_in = ?delay, "look-up failed; the last endpoints stay in use");
+            self.error = Some(error.clone());
+        }
+        Step { news: changed.then_some(Err(error)), next: Next::Retry(delay) }
+    }
+
+    /// Notes the failure of one family, and gives the time until it is tried again.
+    fn note_half(&mut self, error: ResolveError, entropy: f64) -> Duration {
+        let delay = self.backoff.next(entropy);
+        if self.half_error.as_ref() != Some(&error) {
+            warn!(name = self.name, %error, retry_in = ?delay, "only one address family resolves; the other keeps its last endpoints");
+            self.half_error = Some(error);
+        }
+        delay
+    }
+
+    fn no_address(&self, exists: bool) -> ResolveError {
+        let name = &self.name;
+        if exists {
+            let message = format!("cannot resolve `{name}`: the name exists and has no A or AAAA record");
+            ResolveError::new(FailureKind::NoAddresses, message)
+        } else {
+            ResolveError::new(FailureKind::NotFound, format!("cannot resolve `{name}`: no such name (NXDOMAIN)"))
+        }
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.v4.union(&self.v6).copied().collect()
+    }
+
+    fn log_change(&self, before: &Addresses, after: &Addresses, reason: Reason) {
+        let added: Vec<_> = after.difference(before).collect();
+        let removed: Vec<_> = before.difference(after).collect();
+        info!(name = self.name, ?added, ?removed, total = after.len(), %reason, "endpoints changed");
+    }
+}
+
+/// The smallest TTL among the families that have addresses.
+fn smallest_ttl(families: [&Records; 2]) -> Duration {
+    let found = families.into_iter().filter(|records| !records.addresses.is_empty());
+    found.map(|records| records.ttl).min().unwrap_or_default()
+}

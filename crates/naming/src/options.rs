@@ -1,0 +1,41 @@
+use std::{net::SocketAddr, time::Duration};
+
+/// How the built-in resolvers behave. Only names are affected: lists of addresses and Unix sockets resolve once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// The DNS servers to ask. Default: none, which means those of the system (`/etc/resolv.conf` on Unix, read again
+    /// at every look-up). A server named in the target (`dns://server/host`) comes before both.
+    ///
+    /// The system's search list applies to the system's servers only.
+    pub servers: Vec<SocketAddr>,
+    /// The shortest time between two look-ups of a name. Default 1 s.
+    ///
+    /// Shorter TTLs, 0 included, are raised to it, and requests to resolve again wait for it. Far below the default, a
+    /// channel whose endpoints all fail floods its DNS server.
+    pub min_interval: Duration,
+    /// The longest time between two look-ups of a name: longer TTLs are lowered to it. Default 1 h.
+    ///
+    /// It also is how long entries of the hosts file are kept. It bounds the damage of a TTL that was set too high.
+    pub max_interval: Duration,
+    /// How long one look-up may take, over all servers, search domains and retries. Default 5 s.
+    pub lookup_timeout: Duration,
+    /// The delay after the first failed look-up, before jitter. Default 1 s; each further failure multiplies it by 1.6,
+    /// every delay varies by ± 20 %, and a success resets it (gRPC's connection backoff).
+    pub backoff_initial: Duration,
+    /// The longest delay between failed look-ups, before jitter. Default 120 s.
+    pub backoff_max: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            min_interval: Duration::from_secs(1),
+            max_interval: Duration::from_secs(60 * 60),
+            lookup_timeout: Duration::from_secs(5),
+            backoff_initial: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(120),
+        }
+    }
+}

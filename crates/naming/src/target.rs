@@ -1,0 +1,258 @@
+mod parse;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use evenkeel_balance::Address;
+
+pub use self::parse::{TargetError, TargetProblem};
+use crate::{Options, Resolver, dns::Dns, fixed::Fixed};
+
+/// The port of a host that was written without one (gRPC naming).
+const DEFAULT_PORT: u16 = 443;
+
+/// What a channel is to reach: a parsed gRPC target.
+///
+/// | form | resolves |
+/// |---|---|
+/// | `dns:///host:port`, `dns:host:port` | the name's A and AAAA records, again whenever their TTL ends |
+/// | `dns://server/host:port` | the same, asking the DNS server at `server`: an IP address, port 53 unless given |
+/// | `host:port` | the same as `dns:///host:port` |
+/// | `ipv4:a.b.c.d:port,…` | these addresses, once |
+/// | `ipv6:[a::b]:port,…` | these addresses, once |
+/// | `host:port,host:port,…` | each: names by DNS, addresses as they are; the endpoints are the union |
+/// | `unix:path`, `unix:///absolute/path` | a Unix-domain socket |
+///
+/// Ports default to 443. Schemes are case-insensitive. [`Display`](fmt::Display) writes a target that parses to an
+/// equal one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    place: Place,
+}
+
+/// Where a target points.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    /// `hosts` is never empty, and holds exactly one host where there is a `server`.
+    Hosts { server: Option<SocketAddr>, hosts: Vec<HostPort> },
+    /// Never empty.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// The `:authority` of calls to this target, unless a user sets another: the host and port as written, of a list
+    /// the first; `localhost` for a Unix socket.
+    ///
+    /// Always one valid authority: servers reset calls that name a whole list or a path.
+    ///
+    /// ```
+    /// # use evenkeel_naming::Target;
+    /// let target: Target = "dns://127.0.0.1:5353/db.example:5432".parse()?;
+    /// assert_eq!(target.authority(), "db.example:5432");
+    /// # Ok::<(), evenkeel_naming::TargetError>(())
+    /// ```
+    pub fn authority(&self) -> String {
+        match &self.place {
+            Place::Hosts { hosts, .. } => hosts[0].to_string(),
+            Place::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// The built-in resolver for this target, ready to [`start`](crate::start).
+    pub fn resolver(&self, options: &Options) -> Box<dyn Resolver> {
+        match &self.place {
+            Place::Unix(path) => Box::new(Fixed::new([Address::Unix(path.clone())])),
+            Place::Hosts { server, hosts } => match hosts.iter().map(HostPort::address).collect::<Option<Vec<_>>>() {
+                Some(addresses) => Box::new(Fixed::new(addresses.into_iter().map(Address::Tcp))),
+                None => Box::new(Dns::new(*server, hosts, options)),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Unix(path) if path.is_absolute() => write!(f, "unix://{}", path.display()),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            Place::Hosts { server: Some(server), hosts } => write!(f, "dns://{server}/{}", hosts[0]),
+            Place::Hosts { server: None, hosts } => {
+                f.write_str(list_prefix(hosts))?;
+                for (i, host) in hosts.iter().enumerate() {
+                    let separator = if i > 0 { "," } else { "" };
+                    write!(f, "{separator}{host}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn list_prefix(hosts: &[HostPort]) -> &'static str {
+    let all = |wanted: fn(&Host) -> bool| hosts.iter().all(|host| wanted(&host.host));
+    if all(|host| matches!(host, Host::Ip(IpAddr::V4(_)))) {
+        "ipv4:"
+    } else if all(|host| matches!(host, Host::Ip(IpAddr::V6(_)))) {
+        "ipv6:"
+    } else if hosts.len() == 1 {
+        "dns:///"
+    } else {
+        ""
+    }
+}
+
+/// A host as written, with or without a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct HostPort {
+    pub(crate) host: Host,
+    port: Option<u16>,
+}
+
+/// An address that is never looked up, or a name that is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+impl HostPort {
+    pub(crate) fn port(&self) -> u16 {
+        self.port.unwrap_or(DEFAULT_PORT)
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        match self.host {
+            Host::Ip(ip) => Some(SocketAddr::new(ip, self.port())),
+            Host::Name(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
+            Host::Ip(IpAddr::V4(ip)) => write!(f, "{ip}")?,
+            Host::Name(name) => f.write_str(name)?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Target {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn equal_forms_are_equal_and_display_is_canonical() {
+        for (text, display, authority) in [
+            ("dns:///db.example:5432", "dns:///db.example:5432", "db.example:5432"),
+            ("dns:db.example:5432", "dns:///db.example:5432", "db.example:5432"),
+            ("DNS:/db.example", "dns:///db.example", "db.example"),
+            ("localhost:80", "dns:///localhost:80", "localhost:80"),
+            ("db.example.", "dns:///db.example.", "db.example."),
+            ("dns:///my_svc:1", "dns:///my_svc:1", "my_svc:1"),
+            ("dns://10.0.0.1/a:1", "dns://10.0.0.1:53/a:1", "a:1"),
+            ("dns://[::1]:5353/a", "dns://[::1]:5353/a", "a"),
+            ("ipv4:10.0.0.1:80,10.0.0.2", "ipv4:10.0.0.1:80,10.0.0.2", "10.0.0.1:80"),
+            ("10.0.0.1:80", "ipv4:10.0.0.1:80", "10.0.0.1:80"),
+            ("dns:///10.0.0.1:80", "ipv4:10.0.0.1:80", "10.0.0.1:80"),
+            ("ipv6:[0:0::1]:80", "ipv6:[::1]:80", "[::1]:80"),
+            ("ipv6:2001:db8::1", "ipv6:[2001:db8::1]", "[2001:db8::1]"),
+            ("::1", "ipv6:[::1]", "[::1]"),
+            ("[::1]:80,10.0.0.1:80", "[::1]:80,10.0.0.1:80", "[::1]:80"),
+            ("a:1,10.0.0.1:2,b", "a:1,10.0.0.1:2,b", "a:1"),
+            ("unix:run/a.sock", "unix:run/a.sock", "localhost"),
+            ("unix:/run/a.sock", "unix:///run/a.sock", "localhost"),
+            ("unix:///run/a.sock", "unix:///run/a.sock", "localhost"),
+        ] {
+            let target = parse(text);
+            assert_eq!(target.to_string(), display, "{text}");
+            assert_eq!(parse(display), target, "{text}");
+            assert_eq!(target.authority(), authority, "{text}");
+        }
+    }
+
+    async fn resolve(text: &str) -> Vec<String> {
+        let resolution = crate::start(parse(text).resolver(&Options::default())).next().await.unwrap().unwrap();
+        resolution.endpoints.iter().map(ToString::to_string).collect()
+    }
+
+    #[tokio::test]
+    async fn addresses_and_sockets_resolve_as_written_without_duplicates() {
+        assert_eq!(resolve("ipv4:10.0.0.2:80,10.0.0.1,10.0.0.2:80").await, ["10.0.0.2:80", "10.0.0.1:443"]);
+        assert_eq!(resolve("[::1]:80,10.0.0.1:80").await, ["[::1]:80", "10.0.0.1:80"]);
+        assert_eq!(resolve("dns://127.0.0.1:1/10.0.0.1:80").await, ["10.0.0.1:80"]);
+        assert_eq!(resolve("unix:/run/a.sock").await, ["unix:/run/a.sock"]);
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        "[a-zA-Z][a-zA-Z0-9_-]{0,9}(\\.[a-zA-Z][a-z0-9-]{0,5}){0,3}\\.?"
+    }
+
+    fn host() -> impl Strategy<Value = Host> {
+        prop_oneof![name().prop_map(Host::Name), any::<IpAddr>().prop_map(Host::Ip)]
+    }
+
+    fn host_port() -> impl Strategy<Value = HostPort> {
+        (host(), proptest::option::of(1..=u16::MAX)).prop_map(|(host, port)| HostPort { host, port })
+    }
+
+    fn server() -> impl Strategy<Value = SocketAddr> {
+        (any::<IpAddr>(), 1..=u16::MAX).prop_map(SocketAddr::from)
+    }
+
+    fn place() -> impl Strategy<Value = Place> {
+        prop_oneof![
+            (server(), host_port()).prop_map(|(server, host)| Place::Hosts { server: Some(server), hosts: vec![host] }),
+            proptest::collection::vec(host_port(), 1..5).prop_map(|hosts| Place::Hosts { server: None, hosts }),
+            "[^\0/][^\0]{0,20}".prop_map(|path| Place::Unix(path.into())),
+            "/[^\0]{0,20}".prop_map(|path| Place::Unix(path.into())),
+        ]
+    }
+
+    /// Whether no text parses to it: a list whose first item reads as a scheme.
+    fn is_unspeakable(place: &Place) -> bool {
+        let Place::Hosts { server: None, hosts } = place else { return false };
+        let Host::Name(first) = &hosts[0].host else { return false };
+        ["dns", "ipv4", "ipv6", "unix"].contains(&first.to_lowercase().as_str())
+    }
+
+    proptest! {
+        #[test]
+        fn display_round_trips(place in place().prop_filter("has a text", |place| !is_unspeakable(place))) {
+            let target = Target { place };
+            prop_assert_eq!(target.to_string().parse::<Target>(), Ok(target));
+        }
+
+        #[test]
+        fn authority_is_always_one_valid_authority(place in place()) {
+            let authority = Target { place }.authority();
+            let parsed: http::uri::Authority = authority.parse().expect("valid");
+            prop_assert!(!parsed.host().is_empty() && !authority.contains(','));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in any::<String>()) {
+            let _ = text.parse::<Target>().map_err(|error| error.to_string());
+        }
+
+        #[test]
+        fn almost_targets_never_panic_and_what_parses_round_trips(
+            text in "(dns|ipv4|ipv6|unix|x|dsn)?:?/{0,4}[\\[\\]:.,%a0-9é/-]{0,12}"
+        ) {
+            if let Ok(target) = text.parse::<Target>() {
+                prop_assert_eq!(target.to_string().parse::<Target>(), Ok(target));
+            }
+        }
+    }
+}
