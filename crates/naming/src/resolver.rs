@@ -1,7 +1,10 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use evenkeel_balance::Endpoint;
@@ -94,7 +97,9 @@ impl Updates {
     ///
     /// A busy channel asks each time a connection fails, so a resolver that costs something limits its own rate.
     pub async fn requested(&self) {
-        self.link.requested.notified().await;
+        while !self.link.is_requested.swap(false, Ordering::AcqRel) {
+            self.link.requested.notified().await;
+        }
     }
 }
 
@@ -132,6 +137,7 @@ impl Resolving {
 
     /// Asks the resolver to resolve again, say because a connection failed. Cheap; the resolver limits the rate.
     pub fn resolve_now(&self) {
+        self.link.is_requested.store(true, Ordering::Release);
         self.link.requested.notify_one();
     }
 }
@@ -159,7 +165,9 @@ impl fmt::Debug for Resolving {
 struct Link {
     mailbox: Mutex<Mailbox>,
     sent: Notify,
+    /// Wakes the resolver to look at `is_requested`; alone it would count one request too many.
     requested: Notify,
+    is_requested: AtomicBool,
 }
 
 impl Link {

@@ -125,7 +125,7 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     if !spelled_so || text.parse::<Ipv6Addr>().is_ok() {
         return None;
     }
-    let has_port = rest.starts_with(|c: char| c.is_ascii_digit());
+    let has_port = rest.split(',').next().is_some_and(|port| !port.is_empty() && is_number(port));
     let looks_so = rest.starts_with('/') || (!has_port && nearest_scheme(&lower, 1).is_some());
     looks_so.then_some((scheme, rest))
 }
@@ -225,8 +225,8 @@ fn broken_name_rule(text: &str) -> Option<&'static str> {
     let labels = || name.split('.');
     let rules = [
         (text.is_empty(), "it is empty"),
-        (text.contains(':'), "an IPv6 address with a port is written `[a::b]:port`"),
         (text.contains(','), "`dns:` takes one host; a list is written without a scheme"),
+        (text.contains(':'), "an IPv6 address with a port is written `[a::b]:port`"),
         (!text.is_ascii(), "a name that is not ASCII is written in its `xn--` form"),
         (name.len() > 253, "a name has at most 253 characters"),
         (labels().any(str::is_empty), "a part between two dots is empty"),
