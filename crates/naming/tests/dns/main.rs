@@ -1,5 +1,7 @@
 //! The DNS resolver against a real server on loopback. No test sleeps: each waits for an outcome or for a question.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod server;
 
 use std::{net::IpAddr, time::Duration};
