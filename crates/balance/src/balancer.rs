@@ -1,0 +1,235 @@
+use std::{fmt, sync::Arc};
+
+use crate::{
+    Address, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Endpoint, Entropy, Event, HealthCheck,
+    HealthSignal, LbConfig, Load, NoChoice, Policies, Status, SubchannelId, SubchannelState, Time, Update,
+    policy::{Context, GracefulSwitch, Policy},
+    subchannel::Subchannels,
+    time::earliest,
+};
+
+/// The balancing core of one channel: the policy tree and the subchannels under it, as one state machine.
+///
+/// A driver owns it and, in this order, over and over:
+///
+/// 1. passes in what happened ([`handle`](Self::handle), [`handle_timeout`](Self::handle_timeout));
+/// 2. does what it wants done ([`poll_action`](Self::poll_action), until `None`);
+/// 3. waits for something to happen, or for [`next_timeout`](Self::next_timeout).
+///
+/// Equal seeds, inputs and times give equal actions.
+pub struct Balancer {
+    policies: Policies,
+    policy: GracefulSwitch,
+    subchannels: Subchannels,
+    entropy: Entropy,
+    endpoints: Option<Vec<Endpoint>>,
+    re_resolve: bool,
+    connectivity: Connectivity,
+}
+
+/// What a driver tells the core.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The resolver has answered: the endpoints, complete.
+    Resolved(Vec<Endpoint>),
+    /// The resolver has failed. Endpoints of an earlier answer stay in force.
+    ResolutionFailed(Status),
+    /// An attempt that [`Action::Connect`] asked for has made its connection, and the peer has spoken.
+    Connected(ConnectionId),
+    /// An attempt has failed, or a connection takes no more calls: it broke, or the peer is leaving (GOAWAY).
+    Disconnected(ConnectionId, Status),
+    /// The health Watch of a connection said something.
+    Health(ConnectionId, HealthSignal),
+    /// A connection has calls outstanding and has fallen silent; the text says for how long.
+    Stalled(ConnectionId, String),
+    /// A silent connection has spoken again.
+    Recovered(ConnectionId),
+    /// Somebody waits for a connection: leave IDLE.
+    ExitIdle,
+}
+
+/// What the core wants done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Open a connection; answer with [`Input::Connected`] or [`Input::Disconnected`].
+    Connect {
+        /// The name of the attempt.
+        connection: ConnectionId,
+        /// Where to.
+        address: Address,
+    },
+    /// Start no more calls on this connection and close it when its running ones have ended; abort an attempt.
+    /// Nothing more needs to be said of it.
+    Close(ConnectionId),
+    /// Watch `service` over this connection, in place of any earlier Watch on it, and answer with [`Input::Health`].
+    WatchHealth {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// The service to ask about; `""` is the whole server.
+        service: String,
+    },
+    /// Resolve the name again, soon.
+    Resolve,
+    /// Place calls by this picker from now on.
+    Publish(Update),
+}
+
+/// One address of a channel, as an operator sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SubchannelReport {
+    /// Its name in this channel.
+    pub id: SubchannelId,
+    /// Where it leads.
+    pub address: Address,
+    /// Its state, since when and why.
+    pub state: SubchannelState,
+    /// What it carries.
+    pub load: Arc<Load>,
+}
+
+impl Balancer {
+    /// A core that places calls as `config` says.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] where no policy of `config` is known, or the one that is refuses its config.
+    pub fn new(
+        policies: Policies,
+        config: &LbConfig,
+        settings: ConnectionSettings,
+        seed: u64,
+    ) -> Result<Self, ConfigError> {
+        let mut entropy = Entropy::new(seed);
+        let policy = GracefulSwitch::new(policies.build(config)?);
+        let subchannels = Subchannels::new(settings, Entropy::new(entropy.next_u64()));
+        let connectivity = Connectivity::Idle;
+        Ok(Self { policies, policy, subchannels, entropy, endpoints: None, re_resolve: false, connectivity })
+    }
+
+    /// Places calls as `config` says from now on; the policy in force serves until a new one is ready.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new); the earlier config then stays in force (gRFC A21).
+    pub fn configure(&mut self, now: Time, config: &LbConfig) -> Result<(), ConfigError> {
+        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        if self.policy.configure(config, &self.policies, &mut ctx)?
+            && let Some(endpoints) = &self.endpoints
+        {
+            self.policy.handle(Event::Resolved(endpoints), &mut ctx);
+        }
+        Ok(())
+    }
+
+    /// Checks the health of connections as `check` says from now on; `None` for not at all.
+    pub fn set_health_check(&mut self, now: Time, check: Option<HealthCheck>) {
+        self.subchannels.set_health_check(now, check);
+        self.spread_changes(now);
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Resolved(endpoints) => {
+                self.tell(now, Event::Resolved(&endpoints));
+                self.endpoints = Some(endpoints);
+            }
+            Input::ResolutionFailed(_) if self.endpoints.is_some() => {}
+            Input::ResolutionFailed(status) => {
+                self.tell(now, Event::ResolutionFailed(&status.from_control_plane()));
+            }
+            Input::Connected(connection) => self.subchannels.connected(now, connection),
+            Input::Disconnected(connection, why) => self.subchannels.disconnected(now, connection, &why),
+            Input::Health(connection, signal) => self.subchannels.health(now, connection, signal),
+            Input::Stalled(connection, why) => self.subchannels.stalled(now, connection, Some(why)),
+            Input::Recovered(connection) => self.subchannels.stalled(now, connection, None),
+            Input::ExitIdle => self.tell(now, Event::ExitIdle),
+        }
+        self.spread_changes(now);
+    }
+
+    /// Lets every deadline that has passed take effect. Harmless when none has.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.subchannels.handle_timeout(now);
+        self.spread_changes(now);
+        if self.policy.next_timeout().is_some_and(|at| at <= now) {
+            self.tell(now, Event::Timeout);
+            self.spread_changes(now);
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    pub fn next_timeout(&self) -> Option<Time> {
+        earliest(self.subchannels.next_timeout(), self.policy.next_timeout())
+    }
+
+    /// The next thing to do; `None` when all is done. Pickers come last, so that one covers many inputs.
+    pub fn poll_action(&mut self, now: Time) -> Option<Action> {
+        if let Some(action) = self.subchannels.next_action() {
+            return Some(action);
+        }
+        if std::mem::take(&mut self.re_resolve) {
+            return Some(Action::Resolve);
+        }
+        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        let update = self.policy.poll_update(&mut ctx)?;
+        self.connectivity = update.connectivity;
+        Some(Action::Publish(update))
+    }
+
+    /// The channel's state as last published.
+    pub fn connectivity(&self) -> Connectivity {
+        self.connectivity
+    }
+
+    /// The name of the policy in force, or of the one that is about to be.
+    pub fn policy(&self) -> &'static str {
+        self.policy.name()
+    }
+
+    /// Every subchannel, by address: which is out, why, and since when.
+    pub fn subchannels(&self) -> Vec<SubchannelReport> {
+        let all = self.subchannels.all();
+        all.map(|(id, address, state, load)| SubchannelReport {
+            id,
+            address: address.clone(),
+            state,
+            load: Arc::clone(load),
+        })
+        .collect()
+    }
+
+    /// The update of a channel that has not been used: calls queue, and the first one wakes it.
+    pub fn dormant() -> Update {
+        Update { connectivity: Connectivity::Idle, picker: Arc::new(NoChoice::Idle) }
+    }
+
+    /// Closes everything.
+    pub fn shutdown(&mut self, now: Time) {
+        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        self.policy.shutdown(&mut ctx);
+    }
+
+    fn tell(&mut self, now: Time, event: Event<'_>) {
+        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        self.policy.handle(event, &mut ctx);
+    }
+
+    /// Tells the policies of every subchannel whose state has changed, those included that their reactions change.
+    fn spread_changes(&mut self, now: Time) {
+        while let Some(id) = self.subchannels.next_change() {
+            self.tell(now, Event::Subchannel(id));
+        }
+    }
+}
+
+impl fmt::Debug for Balancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balancer")
+            .field("policy", &self.policy())
+            .field("connectivity", &self.connectivity)
+            .field("subchannels", &self.subchannels())
+            .finish_non_exhaustive()
+    }
+}

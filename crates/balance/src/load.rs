@@ -1,0 +1,47 @@
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// What one endpoint is doing now and has done so far.
+///
+/// Counters are written by the calls of that endpoint alone and stand on cache lines of their own, so that picking one
+/// endpoint never slows the picking of another. They outlive reconnects and picker snapshots.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Load {
+    in_flight: AtomicU32,
+    started: AtomicU64,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Load {
+    /// Calls that have begun and not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Calls begun since the endpoint became known.
+    pub fn started(&self) -> u64 {
+        self.started.load(Relaxed)
+    }
+
+    /// Calls that ended with status OK.
+    pub fn succeeded(&self) -> u64 {
+        self.succeeded.load(Relaxed)
+    }
+
+    /// Calls that ended with any other status, cancelled ones included.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    pub(crate) fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.started.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn end(&self, ok: bool) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        let counter = if ok { &self.succeeded } else { &self.failed };
+        counter.fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,181 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{Code, Load, Status, SubchannelId, Time};
+
+/// Chooses an endpoint for a call. Immutable: every change of state or configuration publishes a new one.
+///
+/// Called from any thread, once per attempt, so it takes no lock and allocates nothing on its way to a choice.
+pub trait Picker: fmt::Debug + Send + Sync {
+    /// Where the call described by `args` goes.
+    fn pick(&self, args: &PickArgs<'_>) -> Pick;
+}
+
+/// What a picker may know of the call it places.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct PickArgs<'a> {
+    /// The moment of the pick.
+    pub now: Time,
+    /// 64 random bits of this pick's own.
+    pub entropy: u64,
+    /// The call's path: `/package.Service/Method`.
+    pub method: &'a str,
+}
+
+impl<'a> PickArgs<'a> {
+    /// The arguments of one pick.
+    pub fn new(now: Time, entropy: u64, method: &'a str) -> Self {
+        Self { now, entropy, method }
+    }
+}
+
+/// A picker's answer.
+#[derive(Debug)]
+pub enum Pick {
+    /// The call goes to this endpoint.
+    Call(Call),
+    /// No endpoint is ready yet: wait for the next picker, then ask that one.
+    Queue,
+    /// As [`Pick::Queue`], and nothing is being connected: ask the policy to leave IDLE.
+    Idle,
+    /// No endpoint can be reached. The call fails with this status, unless it waits for ready.
+    Fail(Status),
+}
+
+/// A ready endpoint as a picker holds it: where its calls go, what it carries, and who hears how they end.
+#[derive(Debug)]
+pub struct Route {
+    subchannel: SubchannelId,
+    load: Arc<Load>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+/// Hears how each call of one endpoint ended: how a policy learns from outcomes.
+///
+/// Called on the thread on which the call ended, so it must not block.
+pub trait Observer: fmt::Debug + Send + Sync {
+    /// A call has ended.
+    fn finished(&self, outcome: &Outcome);
+}
+
+impl Route {
+    /// A route over `subchannel`, whose calls are counted in `load` and whose outcomes go to `observer`.
+    pub fn new(subchannel: SubchannelId, load: Arc<Load>, observer: Option<Arc<dyn Observer>>) -> Self {
+        Self { subchannel, load, observer }
+    }
+
+    /// What the endpoint carries.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Begins a call here: it is in flight from now until the returned [`Call`] is finished or dropped.
+    pub fn call(self: &Arc<Self>) -> Call {
+        self.load.begin();
+        Call { route: Some(Arc::clone(self)) }
+    }
+
+    fn finish(&self, outcome: Outcome) {
+        self.load.end(outcome.code == Code::Ok);
+        if let Some(observer) = &self.observer {
+            observer.finished(&outcome);
+        }
+    }
+}
+
+/// A call in flight on an endpoint.
+///
+/// It ends exactly once: by [`Call::finish`] with what happened, or by being dropped, which counts as CANCELLED.
+#[derive(Debug)]
+#[must_use = "a dropped call counts as cancelled"]
+pub struct Call {
+    /// Present until the call ends.
+    route: Option<Arc<Route>>,
+}
+
+impl Call {
+    /// The subchannel that carries the call.
+    ///
+    /// # Panics
+    ///
+    /// Never: the route is taken only by the methods that consume the call.
+    pub fn subchannel(&self) -> SubchannelId {
+        self.route.as_ref().expect("a call keeps its route until it ends").subchannel
+    }
+
+    /// Ends the call and says how.
+    pub fn finish(mut self, outcome: Outcome) {
+        if let Some(route) = self.route.take() {
+            route.finish(outcome);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(route) = self.route.take() {
+            route.finish(Outcome::new(Code::Cancelled));
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The status that the caller saw.
+    pub code: Code,
+    /// From the pick to the last byte, where the driver measured it.
+    pub latency: Option<Duration>,
+}
+
+impl Outcome {
+    /// An outcome whose latency nobody measured.
+    pub fn new(code: Code) -> Self {
+        Self { code, latency: None }
+    }
+
+    /// The same outcome with its latency.
+    #[must_use]
+    pub fn after(self, latency: Duration) -> Self {
+        Self { latency: Some(latency), ..self }
+    }
+}
+
+/// The picker of a policy that has nothing to choose from: the same answer for every call.
+#[derive(Clone, Debug)]
+pub enum NoChoice {
+    /// Endpoints are being connected.
+    Queue,
+    /// Nothing is connected, and nothing is being connected.
+    Idle,
+    /// Every endpoint is out.
+    Fail(Status),
+}
+
+impl Picker for NoChoice {
+    fn pick(&self, _: &PickArgs<'_>) -> Pick {
+        match self {
+            Self::Queue => Pick::Queue,
+            Self::Idle => Pick::Idle,
+            Self::Fail(status) => Pick::Fail(status.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_flight_returns_to_zero_on_every_path() {
+        let load = Arc::new(Load::default());
+        let route = Arc::new(Route::new(SubchannelId::default(), Arc::clone(&load), None));
+        let (finished, failed, dropped) = (route.call(), route.call(), route.call());
+        assert_eq!((load.in_flight(), load.started()), (3, 3));
+        finished.finish(Outcome::new(Code::Ok).after(Duration::from_millis(1)));
+        failed.finish(Outcome::new(Code::Unavailable));
+        drop(dropped);
+        assert_eq!((load.in_flight(), load.succeeded(), load.failed()), (0, 1, 2));
+    }
+}

@@ -1,0 +1,84 @@
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Choose, Petiole, Policies, PolicyFactory, petiole::Candidate};
+use crate::{
+    ConfigError, Entropy, Pick, PickArgs, Picker, Route,
+    entropy::{remix, scale},
+};
+
+/// `least_request` (gRFC A48): draws a few ready endpoints and takes the one with the fewest calls in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct LeastRequest;
+
+/// The config of `least_request`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct LeastRequestConfig {
+    /// How many endpoints are drawn, with replacement. Default 2; below 2 is refused, above 10 is taken as 10.
+    #[serde(default = "two")]
+    pub choice_count: u32,
+}
+
+fn two() -> u32 {
+    2
+}
+
+impl LeastRequestConfig {
+    fn chooser(self) -> Result<FewestInFlight, ConfigError> {
+        if self.choice_count < 2 {
+            return Err(ConfigError::new("choiceCount", format!("is {}, must be at least 2", self.choice_count)));
+        }
+        Ok(FewestInFlight { choices: self.choice_count.min(10) })
+    }
+}
+
+impl PolicyFactory for LeastRequest {
+    const NAME: &'static str = "least_request";
+    type Config = LeastRequestConfig;
+    type Policy = Petiole<FewestInFlight>;
+
+    fn build(&self, config: LeastRequestConfig, _: &Policies) -> Result<Self::Policy, ConfigError> {
+        Ok(Petiole::new(config.chooser()?))
+    }
+
+    fn reconfigure(
+        &self,
+        policy: &mut Self::Policy,
+        config: LeastRequestConfig,
+        _: &Policies,
+    ) -> Result<(), ConfigError> {
+        policy.reconfigure(config.chooser()?);
+        Ok(())
+    }
+}
+
+/// How `least_request` chooses.
+#[derive(Clone, Copy, Debug)]
+pub struct FewestInFlight {
+    choices: u32,
+}
+
+impl Choose for FewestInFlight {
+    fn picker(&mut self, ready: Vec<Candidate>, _: &mut Entropy) -> Arc<dyn Picker> {
+        let routes = ready.into_iter().map(|candidate| candidate.route).collect();
+        Arc::new(Draw { choices: self.choices, routes })
+    }
+}
+
+#[derive(Debug)]
+struct Draw {
+    choices: u32,
+    routes: Vec<Arc<Route>>,
+}
+
+impl Picker for Draw {
+    fn pick(&self, args: &PickArgs<'_>) -> Pick {
+        let draws = std::iter::successors(Some(args.entropy), |&bits| Some(remix(bits))).take(self.choices as usize);
+        let candidates = draws.filter_map(|bits| self.routes.get(scale(bits, self.routes.len())));
+        // `min_by_key` keeps the first of equals, so that ties fall as evenly as the draws.
+        candidates.min_by_key(|route| route.load().in_flight()).map_or(Pick::Queue, |route| Pick::Call(route.call()))
+    }
+}

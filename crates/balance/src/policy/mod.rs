@@ -1,0 +1,139 @@
+//! Policies: what decides which endpoints are connected and which of them gets a call.
+//!
+//! A policy is added in one file of this folder plus one line in [`Policies::standard`]; from outside, with
+//! [`Policies::with`].
+
+mod graceful_switch;
+mod least_request;
+mod petiole;
+mod pick_first;
+mod random;
+mod registry;
+mod round_robin;
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    Address, Connectivity, Endpoint, Entropy, Load, Picker, Status, SubchannelId, SubchannelState, Time,
+    subchannel::Subchannels,
+};
+
+pub(crate) use graceful_switch::GracefulSwitch;
+pub use least_request::{LeastRequest, LeastRequestConfig};
+pub use petiole::{Candidate, Choose, Petiole};
+pub use pick_first::{PickFirst, PickFirstConfig};
+pub use random::Random;
+pub use registry::{ConfiguredPolicy, NoConfig, Policies, PolicyFactory};
+pub use round_robin::RoundRobin;
+
+/// A live load-balancing policy: events in, pickers out.
+///
+/// Its owner calls [`handle`](Policy::handle) for each event, then [`poll_update`](Policy::poll_update) once for all
+/// of them. What the policy wants done it asks of the [`Context`]; nothing calls back into it.
+pub trait Policy: Send {
+    /// Takes in one event.
+    fn handle(&mut self, event: Event<'_>, ctx: &mut Context<'_>);
+
+    /// The policy's state and picker, if they have changed since the last call.
+    fn poll_update(&mut self, ctx: &mut Context<'_>) -> Option<Update>;
+
+    /// When to call [`handle`](Policy::handle) with [`Event::Timeout`], at the latest.
+    fn next_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    /// Releases every subchannel: the policy's last call.
+    fn shutdown(&mut self, ctx: &mut Context<'_>);
+}
+
+/// What a policy hears.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The service's endpoints, complete, replacing the earlier list.
+    Resolved(&'a [Endpoint]),
+    /// The resolver failed before it ever succeeded. (Later failures leave the good list in force, unheard.)
+    ResolutionFailed(&'a Status),
+    /// A subchannel's state has changed; [`Context::state`] has it. Ids that the policy does not hold are not its
+    /// business.
+    Subchannel(SubchannelId),
+    /// Somebody wants to make a call: leave IDLE.
+    ExitIdle,
+    /// The moment of [`Policy::next_timeout`] has come.
+    Timeout,
+}
+
+/// A policy's state, and the picker for calls while it lasts.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// What the policy as a whole is.
+    pub connectivity: Connectivity,
+    /// Places calls until the next update.
+    pub picker: Arc<dyn Picker>,
+}
+
+/// What a policy may ask for while it handles an event.
+pub struct Context<'a> {
+    now: Time,
+    entropy: &'a mut Entropy,
+    subchannels: &'a mut Subchannels,
+    re_resolve: &'a mut bool,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(
+        now: Time,
+        entropy: &'a mut Entropy,
+        subchannels: &'a mut Subchannels,
+        re_resolve: &'a mut bool,
+    ) -> Self {
+        Self { now, entropy, subchannels, re_resolve }
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Random numbers of this channel's seed.
+    pub fn entropy(&mut self) -> &mut Entropy {
+        self.entropy
+    }
+
+    /// Takes hold of the subchannel of `address`, which may already be connected. Each hold ends with
+    /// [`release`](Self::release).
+    pub fn acquire(&mut self, address: &Address) -> SubchannelId {
+        self.subchannels.acquire(self.now, address)
+    }
+
+    /// Gives up one hold; a subchannel that nobody holds is closed once its running calls have ended.
+    pub fn release(&mut self, id: SubchannelId) {
+        self.subchannels.release(id);
+    }
+
+    /// Starts connecting `id` if it is IDLE; in any other state this does nothing.
+    pub fn connect(&mut self, id: SubchannelId) {
+        self.subchannels.connect(self.now, id);
+    }
+
+    /// The state of a subchannel that the policy holds; `None` for one that nobody holds.
+    pub fn state(&self, id: SubchannelId) -> Option<SubchannelState> {
+        self.subchannels.state(id)
+    }
+
+    /// The counters of a subchannel that the policy holds; fresh ones for one that nobody holds.
+    pub fn load(&self, id: SubchannelId) -> Arc<Load> {
+        self.subchannels.load(id).unwrap_or_default()
+    }
+
+    /// Asks for the name to be resolved again: the endpoints look stale.
+    pub fn re_resolve(&mut self) {
+        *self.re_resolve = true;
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("now", &self.now).finish_non_exhaustive()
+    }
+}

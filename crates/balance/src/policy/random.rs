@@ -1,0 +1,40 @@
+use std::sync::Arc;
+
+use super::{Choose, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
+use crate::{ConfigError, Entropy, Pick, PickArgs, Picker, Route, entropy::scale};
+
+/// `random`: each call goes to a ready endpoint drawn uniformly. It has no config.
+#[derive(Clone, Copy, Debug)]
+pub struct Random;
+
+impl PolicyFactory for Random {
+    const NAME: &'static str = "random";
+    type Config = NoConfig;
+    type Policy = Petiole<Self>;
+
+    fn build(&self, _: NoConfig, _: &Policies) -> Result<Petiole<Self>, ConfigError> {
+        Ok(Petiole::new(*self))
+    }
+
+    fn reconfigure(&self, _: &mut Petiole<Self>, _: NoConfig, _: &Policies) -> Result<(), ConfigError> {
+        Ok(())
+    }
+}
+
+impl Choose for Random {
+    fn picker(&mut self, ready: Vec<Candidate>, _: &mut Entropy) -> Arc<dyn Picker> {
+        Arc::new(Lot { routes: ready.into_iter().map(|candidate| candidate.route).collect() })
+    }
+}
+
+#[derive(Debug)]
+struct Lot {
+    routes: Vec<Arc<Route>>,
+}
+
+impl Picker for Lot {
+    fn pick(&self, args: &PickArgs<'_>) -> Pick {
+        let drawn = scale(args.entropy, self.routes.len());
+        self.routes.get(drawn).map_or(Pick::Queue, |route| Pick::Call(route.call()))
+    }
+}

@@ -1,0 +1,46 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use super::{Choose, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
+use crate::{ConfigError, Entropy, Pick, PickArgs, Picker, Route};
+
+/// `round_robin`: ready endpoints take turns. It has no config.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundRobin;
+
+impl PolicyFactory for RoundRobin {
+    const NAME: &'static str = "round_robin";
+    type Config = NoConfig;
+    type Policy = Petiole<Self>;
+
+    fn build(&self, _: NoConfig, _: &Policies) -> Result<Petiole<Self>, ConfigError> {
+        Ok(Petiole::new(*self))
+    }
+
+    fn reconfigure(&self, _: &mut Petiole<Self>, _: NoConfig, _: &Policies) -> Result<(), ConfigError> {
+        Ok(())
+    }
+}
+
+impl Choose for RoundRobin {
+    fn picker(&mut self, ready: Vec<Candidate>, entropy: &mut Entropy) -> Arc<dyn Picker> {
+        // A random start keeps many clients that resolve the same list from all beginning at its head.
+        let next = AtomicUsize::new(entropy.below(ready.len()));
+        Arc::new(Turns { routes: ready.into_iter().map(|candidate| candidate.route).collect(), next })
+    }
+}
+
+#[derive(Debug)]
+struct Turns {
+    routes: Vec<Arc<Route>>,
+    next: AtomicUsize,
+}
+
+impl Picker for Turns {
+    fn pick(&self, _: &PickArgs<'_>) -> Pick {
+        let turn = self.next.fetch_add(1, Relaxed);
+        self.routes.get(turn % self.routes.len().max(1)).map_or(Pick::Queue, |route| Pick::Call(route.call()))
+    }
+}

@@ -1,0 +1,234 @@
+//! gRPC's service config: parsing and validation (gRFC A2, A6, A21, A24).
+
+mod method;
+
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use method::{MethodConfig, RetryPolicy};
+use method::{Methods, RawMethod};
+
+/// What a service tells its clients about how to call it.
+///
+/// Unknown fields are ignored; a known field with an invalid value refuses the whole config (gRFC A21). Policy configs
+/// are checked by the policies themselves, when the config is put to use.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ServiceConfig {
+    /// Policies in order of preference; `None` where the config does not say.
+    pub load_balancing: Option<LbConfig>,
+    /// How many retries the servers bear; `None` for no limit.
+    pub retry_throttling: Option<RetryThrottling>,
+    /// The service whose health is watched on each connection (gRFC A17); `None` for no watch.
+    pub health_check: Option<String>,
+    methods: Methods,
+}
+
+impl ServiceConfig {
+    /// The config of the method at `path` (`/package.Service/Method`): that of the method, else of the service, else
+    /// the default one, else nothing set.
+    pub fn method(&self, path: &str) -> &MethodConfig {
+        self.methods.get(path)
+    }
+
+    /// The same config with other policies.
+    #[must_use]
+    pub fn with_load_balancing(self, config: LbConfig) -> Self {
+        Self { load_balancing: Some(config), ..self }
+    }
+}
+
+impl FromStr for ServiceConfig {
+    type Err = ConfigError;
+
+    fn from_str(json: &str) -> Result<Self, ConfigError> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let raw: Raw =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| ConfigError::from_json(&error))?;
+        deserializer.end().map_err(|error| ConfigError::new("", error.to_string()))?;
+        raw.check()
+    }
+}
+
+/// `loadBalancingConfig`: policies by name with their configs, in order of preference (gRFC A24).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LbConfig(Vec<(String, Value)>);
+
+impl LbConfig {
+    /// One policy with its default config.
+    pub fn of(policy: impl Into<String>) -> Self {
+        Self(vec![(policy.into(), Value::Object(serde_json::Map::new()))])
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, config)| (name.as_str(), config))
+    }
+
+    fn parse(entries: Vec<BTreeMap<String, Value>>) -> Result<Self, ConfigError> {
+        let entries = entries.into_iter().enumerate().map(|(i, entry)| {
+            let fields = entry.len();
+            let mut entry = entry.into_iter();
+            match (entry.next(), entry.next()) {
+                (Some(only), None) => Ok(only),
+                _ => Err(ConfigError::new(format!("[{i}]"), format!("has {fields} fields, must have one: the policy"))),
+            }
+        });
+        entries.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Default for LbConfig {
+    /// `pick_first`, as gRPC has it.
+    fn default() -> Self {
+        Self::of("pick_first")
+    }
+}
+
+/// How many retries the servers bear (gRFC A6).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryThrottling {
+    /// Tokens at the start and at most: above 0, at most 1000.
+    pub max_tokens: f64,
+    /// Tokens that a success gives back: above 0, to three decimals.
+    pub token_ratio: f64,
+}
+
+/// Why a service config was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("service config: {}{problem}", if path.is_empty() { String::new() } else { format!("{path}: ") })]
+pub struct ConfigError {
+    path: String,
+    problem: String,
+}
+
+impl ConfigError {
+    /// An error at `path` (such as `childPolicy[0].choiceCount`), relative to the config of the policy that raises it.
+    pub fn new(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { path: path.into(), problem: problem.into() }
+    }
+
+    /// Where in the JSON the error is, such as `methodConfig[2].timeout`; empty for the whole.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn from_json(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let path = error.path().to_string();
+        Self::new(if path == "." { String::new() } else { path }, error.inner().to_string())
+    }
+
+    /// The same error, seen from the JSON around it.
+    #[must_use]
+    pub(crate) fn under(self, parent: &str) -> Self {
+        let joint = if self.path.is_empty() || self.path.starts_with('[') || parent.is_empty() { "" } else { "." };
+        Self { path: format!("{parent}{joint}{}", self.path), ..self }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    load_balancing_config: Option<Vec<BTreeMap<String, Value>>>,
+    /// The older way to name a policy: case-insensitive, without a config, in force only where the newer is absent.
+    load_balancing_policy: Option<String>,
+    #[serde(default)]
+    method_config: Vec<RawMethod>,
+    retry_throttling: Option<RawThrottling>,
+    health_check_config: Option<RawHealthCheck>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawThrottling {
+    max_tokens: f64,
+    token_ratio: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawHealthCheck {
+    service_name: Option<String>,
+}
+
+impl Raw {
+    fn check(self) -> Result<ServiceConfig, ConfigError> {
+        let by_list = self.load_balancing_config.map(LbConfig::parse).transpose();
+        let by_list = by_list.map_err(|error| error.under("loadBalancingConfig"))?;
+        let by_name = self.load_balancing_policy.map(|name| LbConfig::of(name.to_ascii_lowercase()));
+        Ok(ServiceConfig {
+            load_balancing: by_list.or(by_name),
+            retry_throttling: self.retry_throttling.map(RawThrottling::check).transpose()?,
+            health_check: self.health_check_config.and_then(|check| check.service_name),
+            methods: Methods::parse(self.method_config)?,
+        })
+    }
+}
+
+impl RawThrottling {
+    fn check(self) -> Result<RetryThrottling, ConfigError> {
+        if !(self.max_tokens > 0.0 && self.max_tokens <= 1_000.0) {
+            return Err(ConfigError::new("retryThrottling.maxTokens", "must be above 0 and at most 1000"));
+        }
+        // Three decimals count, the rest is dropped (gRFC A6).
+        let token_ratio = (self.token_ratio * 1_000.0).trunc() / 1_000.0;
+        if token_ratio.is_nan() || token_ratio <= 0.0 {
+            return Err(ConfigError::new("retryThrottling.tokenRatio", "must be at least 0.001"));
+        }
+        Ok(RetryThrottling { max_tokens: self.max_tokens, token_ratio })
+    }
+}
+
+/// A protobuf duration in JSON: decimal seconds with at most nine decimals and an `s`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let number = text.strip_suffix('s')?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse().ok()?;
+    // Protobuf's bound: about ten thousand years.
+    whole.parse().ok().filter(|&seconds: &u64| seconds <= 315_576_000_000).map(|seconds| Duration::new(seconds, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(json: &str) -> String {
+        json.parse::<ServiceConfig>().unwrap_err().path().to_owned()
+    }
+
+    #[test]
+    fn a24_the_list_wins_over_the_older_name() {
+        let config: ServiceConfig =
+            r#"{"loadBalancingConfig":[{"x":{"a":1}},{"round_robin":{}}],"loadBalancingPolicy":"PICK_FIRST"}"#.parse().unwrap();
+        let names: Vec<_> = config.load_balancing.as_ref().unwrap().iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["x", "round_robin"]);
+        let older: ServiceConfig = r#"{"loadBalancingPolicy":"ROUND_ROBIN"}"#.parse().unwrap();
+        assert_eq!(older.load_balancing, Some(LbConfig::of("round_robin")));
+        assert_eq!("{}".parse::<ServiceConfig>().unwrap().load_balancing, None);
+    }
+
+    #[test]
+    fn a21_unknown_fields_are_ignored_and_bad_known_ones_name_their_path() {
+        assert!(r#"{"future":{"x":[]},"methodConfig":[{"name":[{}],"later":1}]}"#.parse::<ServiceConfig>().is_ok());
+        assert_eq!(refused(r#"{"loadBalancingConfig":[{"a":{},"b":{}}]}"#), "loadBalancingConfig[0]");
+        assert_eq!(refused(r#"{"methodConfig":[{"name":[{}]},{"name":[],"timeout":"1"}]}"#), "methodConfig[1].timeout");
+        assert_eq!(refused(r#"{"methodConfig":[{"name":7}]}"#), "methodConfig[0].name");
+        assert_eq!(refused(r#"{"retryThrottling":{"maxTokens":0,"tokenRatio":1}}"#), "retryThrottling.maxTokens");
+        assert_eq!(refused(r#"{"retryThrottling":{"maxTokens":9,"tokenRatio":0.0001}}"#), "retryThrottling.tokenRatio");
+        assert_eq!(refused(r"{} trailing"), "");
+    }
+
+    #[test]
+    fn durations_are_protobufs() {
+        assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1_500)));
+        assert_eq!(parse_duration("0.000000001s"), Some(Duration::from_nanos(1)));
+        for bad in ["1", "s", ".5s", "-1s", "1.0000000000s", "1e3s", "999999999999s", "1.5 s"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    Action, Address, Backoff, Connectivity, Entropy, HealthCheck, HealthSignal, Load, Status, Time, health::Health,
+    time::earliest,
+};
+
+/// Names one subchannel of a channel: an address and the connection to it, if any.
+///
+/// The slot is small and dense, for a driver's table; the generation tells users of one slot apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubchannelId {
+    slot: u32,
+    generation: u32,
+}
+
+impl SubchannelId {
+    /// The subchannel's place in a table: below the largest number of subchannels that were ever alive at once.
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+impl fmt::Display for SubchannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+/// Names one attempt to connect a subchannel and the connection that it makes, so that late news of an earlier one is
+/// told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    /// The subchannel.
+    pub subchannel: SubchannelId,
+    attempt: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.subchannel, self.attempt)
+    }
+}
+
+/// How connections are made and judged.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ConnectionSettings {
+    /// Between failed attempts. Default: gRPC's, 1 s × 1.6 up to 120 s, ± 20 %.
+    pub backoff: Backoff,
+    /// An attempt that takes longer has failed. Default 20 s, gRPC's minimum connect time-out.
+    pub connect_timeout: Duration,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self { backoff: Backoff::default(), connect_timeout: Duration::from_secs(20) }
+    }
+}
+
+/// What is known of a subchannel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubchannelState {
+    /// The state of the connection alone: what `pick_first` goes by (gRFC A17 keeps health from it).
+    pub connection: Connectivity,
+    /// The connection's state with health and progress taken into account: what petiole policies go by.
+    pub service: Connectivity,
+    /// Since when `service` is READY, or since when it is not: the steps of a reconnect do not count.
+    pub since: Time,
+    /// Why: the last error, the health report, or how it came to be connected.
+    pub reason: String,
+}
+
+/// Every subchannel of a channel, one an address, shared by all policies of the tree.
+///
+/// Sharing is why a policy can be replaced by another without reconnecting, and why an update that names the same
+/// addresses in another order opens and closes nothing.
+#[derive(Debug)]
+pub(crate) struct Subchannels {
+    settings: ConnectionSettings,
+    health_check: Option<HealthCheck>,
+    entropy: Entropy,
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    by_address: BTreeMap<Address, SubchannelId>,
+    /// Whose state has changed and whose holders have yet to hear of it.
+    changed: VecDeque<SubchannelId>,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    subchannel: Option<Subchannel>,
+}
+
+impl Subchannels {
+    pub(crate) fn new(settings: ConnectionSettings, entropy: Entropy) -> Self {
+        Self {
+            settings,
+            health_check: None,
+            entropy,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            by_address: BTreeMap::new(),
+            changed: VecDeque::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The subchannel of `address`, made if need be, with one more holder.
+    pub(crate) fn acquire(&mut self, now: Time, address: &Address) -> SubchannelId {
+        if let Some(&id) = self.by_address.get(address) {
+            if let Some(subchannel) = self.get_mut(id) {
+                subchannel.holders += 1;
+            }
+            return id;
+        }
+        let id = self.vacant_slot();
+        self.slots[id.slot()].subchannel = Some(Subchannel::new(now, address.clone()));
+        self.by_address.insert(address.clone(), id);
+        id
+    }
+
+    fn vacant_slot(&mut self) -> SubchannelId {
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, subchannel: None });
+            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 subchannels")
+        });
+        let generation = &mut self.slots[slot as usize].generation;
+        *generation = generation.wrapping_add(1);
+        SubchannelId { slot, generation: *generation }
+    }
+
+    /// Gives up one hold on `id`; the last one closes its connection.
+    pub(crate) fn release(&mut self, id: SubchannelId) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        subchannel.holders -= 1;
+        if subchannel.holders > 0 {
+            return;
+        }
+        let connection = subchannel.connection(id);
+        self.actions.extend(connection.map(Action::Close));
+        if let Some(gone) = self.slots[id.slot()].subchannel.take() {
+            self.by_address.remove(&gone.address);
+            self.vacant.push(id.slot);
+        }
+    }
+
+    /// Starts an attempt where the subchannel is IDLE; does nothing in any other state.
+    pub(crate) fn connect(&mut self, now: Time, id: SubchannelId) {
+        let timeout = self.settings.connect_timeout;
+        let Some(subchannel) = self.get_mut(id) else { return };
+        if !matches!(subchannel.state, State::Idle) {
+            return;
+        }
+        let attempt = subchannel.attempt.wrapping_add(1);
+        subchannel.attempt = attempt;
+        let address = subchannel.address.clone();
+        // While it fails, the last error says more than "connecting" would.
+        let reason = if subchannel.failures > 0 { subchannel.reason.clone() } else { "connecting".to_owned() };
+        subchannel.become_(now, State::Connecting { deadline: now + timeout }, reason);
+        let connection = ConnectionId { subchannel: id, attempt };
+        self.actions.push_back(Action::Connect { connection, address });
+        self.changed.push_back(id);
+    }
+
+    /// An attempt has made its connection.
+    pub(crate) fn connected(&mut self, now: Time, connection: ConnectionId) {
+        let check = self.health_check.clone();
+        let Some(subchannel) = self.current(connection) else { return };
+        if !matches!(subchannel.state, State::Connecting { .. }) {
+            return;
+        }
+        let health = Health::new(check);
+        let watch = health.watched().map(str::to_owned);
+        let ready = Ready { health, stalled: None, since: now, started: subchannel.load.started() };
+        let reason = ready.reason();
+        subchannel.become_(now, State::Ready(Box::new(ready)), reason);
+        self.actions.extend(watch.map(|service| Action::WatchHealth { connection, service }));
+        self.changed.push_back(connection.subchannel);
+    }
+
+    /// An attempt has failed, or a connection has ended.
+    pub(crate) fn disconnected(&mut self, now: Time, connection: ConnectionId, why: &Status) {
+        let backoff = self.settings.backoff;
+        let Some(subchannel) = self.get_mut(connection.subchannel) else { return };
+        if subchannel.attempt != connection.attempt {
+            return;
+        }
+        let failed = match &subchannel.state {
+            State::Connecting { .. } => true,
+            State::Ready(ready) => {
+                let useful = subchannel.load.started() > ready.started || now.since(ready.since) >= backoff.initial();
+                if useful {
+                    subchannel.failures = 0;
+                }
+                // Else a peer that accepts and hangs up at once would be dialled in a tight loop.
+                !useful
+            }
+            State::Idle | State::TransientFailure { .. } => return,
+        };
+        let state = if failed {
+            subchannel.failures = subchannel.failures.saturating_add(1);
+            let failures = subchannel.failures;
+            let delay = backoff.delay(failures, &mut self.entropy);
+            State::TransientFailure { retry_at: now + delay }
+        } else {
+            State::Idle
+        };
+        if let Some(subchannel) = self.get_mut(connection.subchannel) {
+            subchannel.become_(now, state, why.message.clone());
+        }
+        self.changed.push_back(connection.subchannel);
+    }
+
+    /// A health Watch has said something about a connection.
+    pub(crate) fn health(&mut self, now: Time, connection: ConnectionId, signal: HealthSignal) {
+        let backoff = self.settings.backoff;
+        let mut entropy = self.entropy.clone();
+        self.when_ready(now, connection, |ready| ready.health.handle(now, signal, &backoff, &mut entropy));
+        self.entropy = entropy;
+    }
+
+    /// A connection with calls outstanding has fallen silent (`Some(why)`), or has shown life again (`None`).
+    pub(crate) fn stalled(&mut self, now: Time, connection: ConnectionId, why: Option<String>) {
+        self.when_ready(now, connection, |ready| ready.stalled = why);
+    }
+
+    /// Health checks from now on; connections that exist are checked anew.
+    pub(crate) fn set_health_check(&mut self, now: Time, check: Option<HealthCheck>) {
+        if self.health_check == check {
+            return;
+        }
+        self.health_check = check;
+        for id in self.ids().collect::<Vec<_>>() {
+            let check = self.health_check.clone();
+            let Some(connection) = self.get_mut(id).and_then(|subchannel| subchannel.connection(id)) else { continue };
+            self.when_ready(now, connection, |ready| ready.health = Health::new(check));
+            if let Some(service) = self.watched(id) {
+                self.actions.push_back(Action::WatchHealth { connection, service });
+            }
+        }
+    }
+
+    /// Lets every deadline that has passed take effect.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        for id in self.ids().collect::<Vec<_>>() {
+            self.subchannel_timeout(now, id);
+        }
+    }
+
+    fn subchannel_timeout(&mut self, now: Time, id: SubchannelId) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        let connection = ConnectionId { subchannel: id, attempt: subchannel.attempt };
+        match &mut subchannel.state {
+            State::Connecting { deadline } if *deadline <= now => {
+                let why = Status::unavailable(format!("{}: not connected in time", subchannel.address));
+                self.disconnected(now, connection, &why);
+                self.actions.push_back(Action::Close(connection));
+            }
+            State::TransientFailure { retry_at } if *retry_at <= now => {
+                // The cause is kept: "IDLE" alone would not say why calls fail.
+                subchannel.state = State::Idle;
+                self.changed.push_back(id);
+            }
+            State::Ready(ready) => {
+                let retried = ready.health.retry(now).then(|| ready.health.watched().unwrap_or_default().to_owned());
+                self.actions.extend(retried.map(|service| Action::WatchHealth { connection, service }));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let deadlines = self.live().map(|(_, subchannel)| match &subchannel.state {
+            State::Idle => None,
+            State::Connecting { deadline } => Some(*deadline),
+            State::TransientFailure { retry_at } => Some(*retry_at),
+            State::Ready(ready) => ready.health.next_timeout(),
+        });
+        deadlines.fold(None, earliest)
+    }
+
+    /// Whose state has changed since the last call, one at a time.
+    pub(crate) fn next_change(&mut self) -> Option<SubchannelId> {
+        self.changed.pop_front()
+    }
+
+    /// What the driver is to do next.
+    pub(crate) fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The state of `id`; `None` once nobody holds it.
+    pub(crate) fn state(&self, id: SubchannelId) -> Option<SubchannelState> {
+        self.get(id).map(Subchannel::state)
+    }
+
+    pub(crate) fn load(&self, id: SubchannelId) -> Option<Arc<Load>> {
+        self.get(id).map(|subchannel| Arc::clone(&subchannel.load))
+    }
+
+    /// Every subchannel with its address, in the order of the addresses.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (SubchannelId, &Address, SubchannelState, &Arc<Load>)> {
+        self.by_address.iter().filter_map(|(address, &id)| {
+            let subchannel = self.get(id)?;
+            Some((id, address, subchannel.state(), &subchannel.load))
+        })
+    }
+
+    /// Applies a change to a READY connection and tells the holders if its state came out different.
+    fn when_ready(&mut self, now: Time, connection: ConnectionId, change: impl FnOnce(&mut Ready)) {
+        let Some(subchannel) = self.current(connection) else { return };
+        let before = subchannel.service();
+        let State::Ready(ready) = &mut subchannel.state else { return };
+        change(ready);
+        subchannel.reason = ready.reason();
+        if subchannel.service() != before {
+            subchannel.note_service(now, before);
+            self.changed.push_back(connection.subchannel);
+        }
+    }
+
+    fn watched(&self, id: SubchannelId) -> Option<String> {
+        match &self.get(id)?.state {
+            State::Ready(ready) => ready.health.watched().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// The subchannel of `connection`, unless another attempt has taken its place.
+    fn current(&mut self, connection: ConnectionId) -> Option<&mut Subchannel> {
+        self.get_mut(connection.subchannel).filter(|subchannel| subchannel.attempt == connection.attempt)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = SubchannelId> {
+        self.live().map(|(id, _)| id)
+    }
+
+    fn live(&self) -> impl Iterator<Item = (SubchannelId, &Subchannel)> {
+        self.by_address.values().filter_map(|&id| Some((id, self.get(id)?)))
+    }
+
+    fn get(&self, id: SubchannelId) -> Option<&Subchannel> {
+        self.slots.get(id.slot()).filter(|slot| slot.generation == id.generation)?.subchannel.as_ref()
+    }
+
+    fn get_mut(&mut self, id: SubchannelId) -> Option<&mut Subchannel> {
+        self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?.subchannel.as_mut()
+    }
+}
+
+/// One address and the state of its connection.
+#[derive(Debug)]
+struct Subchannel {
+    address: Address,
+    /// How many policies hold it.
+    holders: u32,
+    attempt: u32,
+    /// Failed attempts since the last useful connection.
+    failures: u32,
+    state: State,
+    since: Time,
+    reason: String,
+    load: Arc<Load>,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    Connecting { deadline: Time },
+    Ready(Box<Ready>),
+    TransientFailure { retry_at: Time },
+}
+
+/// What is known of a live connection.
+#[derive(Debug)]
+struct Ready {
+    health: Health,
+    stalled: Option<String>,
+    since: Time,
+    /// Calls begun on the subchannel before this connection.
+    started: u64,
+}
+
+impl Ready {
+    fn connectivity(&self) -> Connectivity {
+        match self.health.connectivity() {
+            // A silent connection may yet speak: its calls queue rather than fail while nothing better is there.
+            Connectivity::Ready if self.stalled.is_some() => Connectivity::Connecting,
+            health => health,
+        }
+    }
+
+    fn reason(&self) -> String {
+        self.stalled.clone().unwrap_or_else(|| format!("connected; {}", self.health))
+    }
+}
+
+impl Subchannel {
+    fn new(now: Time, address: Address) -> Self {
+        Self {
+            address,
+            holders: 1,
+            attempt: 0,
+            failures: 0,
+            state: State::Idle,
+            since: now,
+            reason: "not connected yet".to_owned(),
+            load: Arc::default(),
+        }
+    }
+
+    /// The one place where the connection's state changes.
+    fn become_(&mut self, now: Time, state: State, reason: String) {
+        let before = self.service();
+        self.state = state;
+        self.reason = reason;
+        self.note_service(now, before);
+    }
+
+    fn note_service(&mut self, now: Time, before: Connectivity) {
+        let ready = Connectivity::Ready;
+        if (before == ready) != (self.service() == ready) {
+            self.since = now;
+        }
+    }
+
+    /// The attempt or connection under way, if there is one.
+    fn connection(&self, subchannel: SubchannelId) -> Option<ConnectionId> {
+        matches!(self.state, State::Connecting { .. } | State::Ready(_))
+            .then_some(ConnectionId { subchannel, attempt: self.attempt })
+    }
+
+    fn state(&self) -> SubchannelState {
+        SubchannelState {
+            connection: self.raw(),
+            service: self.service(),
+            since: self.since,
+            reason: self.reason.clone(),
+        }
+    }
+
+    fn raw(&self) -> Connectivity {
+        match self.state {
+            State::Idle => Connectivity::Idle,
+            State::Connecting { .. } => Connectivity::Connecting,
+            State::Ready(_) => Connectivity::Ready,
+            State::TransientFailure { .. } => Connectivity::TransientFailure,
+        }
+    }
+
+    fn service(&self) -> Connectivity {
+        match &self.state {
+            State::Ready(ready) => ready.connectivity(),
+            _ => self.raw(),
+        }
+    }
+}
