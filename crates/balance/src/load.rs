@@ -39,6 +39,11 @@ impl Load {
         self.started.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn withdraw(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+        self.started.fetch_sub(1, Relaxed);
+    }
+
     pub(crate) fn end(&self, ok: bool) {
         self.in_flight.fetch_sub(1, Relaxed);
         let counter = if ok { &self.succeeded } else { &self.failed };

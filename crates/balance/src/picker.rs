@@ -85,7 +85,8 @@ impl Route {
 
 /// A call in flight on an endpoint.
 ///
-/// It ends exactly once: by [`Call::finish`] with what happened, or by being dropped, which counts as CANCELLED.
+/// It ends exactly once: by [`Call::finish`] with what happened, by [`Call::withdraw`] if nothing did, or by being
+/// dropped, which counts as CANCELLED.
 #[derive(Debug)]
 #[must_use = "a dropped call counts as cancelled"]
 pub struct Call {
@@ -101,6 +102,13 @@ impl Call {
     /// Never: the route is taken only by the methods that consume the call.
     pub fn subchannel(&self) -> SubchannelId {
         self.route.as_ref().expect("a call keeps its route until it ends").subchannel
+    }
+
+    /// Takes the call back: it was never sent, so it counts as neither begun nor failed, and nobody hears of it.
+    pub fn withdraw(mut self) {
+        if let Some(route) = self.route.take() {
+            route.load.withdraw();
+        }
     }
 
     /// Ends the call and says how.
@@ -177,5 +185,7 @@ mod tests {
         failed.finish(Outcome::new(Code::Unavailable));
         drop(dropped);
         assert_eq!((load.in_flight(), load.succeeded(), load.failed()), (0, 1, 2));
+        route.call().withdraw();
+        assert_eq!((load.in_flight(), load.started(), load.failed()), (0, 3, 2));
     }
 }

@@ -47,7 +47,9 @@ const MAX_UNREWARDED_PROBES: u32 = 2;
 pub struct Progress {
     settings: ProgressSettings,
     state: State,
+    /// Probes since the last reply.
     unrewarded: u32,
+    probed_at: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,7 +88,7 @@ pub enum Verdict {
 impl Progress {
     /// A fresh connection's.
     pub fn new(settings: ProgressSettings) -> Self {
-        Self { settings, state: State::Well, unrewarded: 0 }
+        Self { settings, state: State::Well, unrewarded: 0, probed_at: Time::ZERO }
     }
 
     /// Judges the connection by its traffic. Each change of state is told once.
@@ -94,16 +96,17 @@ impl Progress {
         let settings = self.settings;
         match self.state {
             State::Probing { since } if traffic.received_at >= since => {
-                self.settle(since, traffic);
+                self.state = State::Well;
                 Verdict::Well
             }
             State::Stalled { since } if traffic.received_at >= since => {
-                self.settle(since, traffic);
+                self.state = State::Well;
                 Verdict::Recovered
             }
             State::Well if self.suspect_at(traffic).is_some_and(|at| at <= now) => {
                 self.state = State::Probing { since: now };
-                self.unrewarded += 1;
+                self.unrewarded = if self.is_rewarded(traffic) { 1 } else { self.unrewarded + 1 };
+                self.probed_at = now;
                 Verdict::Probe
             }
             State::Probing { since } if since + settings.stall_after <= now => {
@@ -125,20 +128,14 @@ impl Progress {
     }
 
     fn suspect_at(&self, traffic: &Traffic) -> Option<Time> {
-        let since = traffic.unanswered_since.filter(|_| self.unrewarded < MAX_UNREWARDED_PROBES)?;
+        let may_probe = self.unrewarded < MAX_UNREWARDED_PROBES || self.is_rewarded(traffic);
+        let since = traffic.unanswered_since.filter(|_| may_probe)?;
         Some(since + self.settings.suspect_after)
     }
 
-    fn settle(&mut self, probed: Time, traffic: &Traffic) {
-        self.state = State::Well;
-        if traffic.replied_at >= probed {
-            self.unrewarded = 0;
-        }
-    }
-
-    /// A reply has come: the peer's count of our pings starts anew.
-    pub fn rewarded(&mut self) {
-        self.unrewarded = 0;
+    /// Whether a reply has come since the last probe, so that the peer's count of our pings has begun anew.
+    fn is_rewarded(&self, traffic: &Traffic) -> bool {
+        traffic.replied_at > self.probed_at
     }
 }
 
@@ -200,7 +197,7 @@ mod tests {
             }
         }
         assert_eq!(probes, MAX_UNREWARDED_PROBES);
-        progress.rewarded();
-        assert_eq!(progress.judge(at(99_000), &traffic(Some(98_000), 0, 0)), Verdict::Probe);
+        assert_eq!(progress.judge(at(99_000), &traffic(Some(98_000), 0, 0)), Verdict::Well);
+        assert_eq!(progress.judge(at(99_000), &traffic(Some(98_000), 97_000, 97_000)), Verdict::Probe);
     }
 }
