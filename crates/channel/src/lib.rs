@@ -1,1 +1,30 @@
 //! A load-balancing gRPC channel for tonic's generated clients.
+//!
+//! [`Channel`] is the whole of it for a user. Inside, in the order of a call's life: `call` places it by the picker
+//! of a `snapshot` and makes its attempts, `request` sends it, `transport` carries it, and `body` reads the response.
+//! Beside that, in the order of a change's life: `connection` and `health_watch` see it, `driver` feeds it to the
+//! balancing core (`evenkeel-balance`) and publishes the next snapshot and [`Report`].
+
+mod body;
+mod builder;
+mod call;
+mod channel;
+mod clock;
+mod connection;
+mod deadline;
+mod driver;
+mod health_watch;
+mod report;
+mod request;
+mod snapshot;
+mod transport;
+mod wire_status;
+
+pub use body::ResponseBody;
+pub use builder::{BuildError, Builder};
+pub use call::WaitForReady;
+pub use channel::Channel;
+pub use report::Report;
+
+pub use evenkeel_balance as balance;
+pub use evenkeel_naming as naming;

@@ -1,0 +1,129 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use evenkeel_balance::Code;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use crate::{call::Following, transport::Incoming, wire_status};
+
+/// The body of a response. It never fails: whatever breaks the stream ends it with trailers that hold a gRPC status.
+///
+/// Dropped before its end, it cancels the call at the server.
+pub struct ResponseBody {
+    state: State,
+    /// The status in the response's head, which is the call's where no trailers follow.
+    head_code: Option<Code>,
+}
+
+enum State {
+    Data(Stream),
+    Trailers(Stream),
+    Done,
+}
+
+struct Stream {
+    incoming: Incoming,
+    following: Following,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl ResponseBody {
+    pub(crate) fn new(
+        incoming: Incoming,
+        mut following: Following,
+        head_code: Option<Code>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        if incoming.is_end() {
+            following.finish(head_code.unwrap_or(Code::Unknown));
+            return Self { state: State::Done, head_code };
+        }
+        let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+        Self { state: State::Data(Stream { incoming, following, deadline }), head_code }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self { state: State::Done, head_code: None }
+    }
+
+    /// Ends the body with trailers of our own making, and the stream with it.
+    fn cut(&mut self, end: impl FnOnce(&mut Following) -> HeaderMap) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Data(mut stream) | State::Trailers(mut stream) => {
+                Poll::Ready(Some(Ok(Frame::trailers(end(&mut stream.following)))))
+            }
+            State::Done => Poll::Ready(None),
+        }
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) -> Option<Result<Frame<Bytes>, Infallible>> {
+        let code = trailers.as_ref().and_then(wire_status::code).or(self.head_code).unwrap_or(Code::Unknown);
+        if let State::Trailers(mut stream) = std::mem::replace(&mut self.state, State::Done) {
+            stream.following.finish(code);
+        }
+        trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Stream {
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        if let State::Data(stream) = &mut this.state {
+            match stream.incoming.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Poll::Ready(Some(Err(error))) => return this.cut(|following| following.broke(&error)),
+                Poll::Ready(None) => {
+                    if let State::Data(stream) = std::mem::replace(&mut this.state, State::Done) {
+                        this.state = State::Trailers(stream);
+                    }
+                }
+                Poll::Pending => {
+                    ready!(stream.poll_deadline(cx));
+                    return this.cut(Following::timed_out);
+                }
+            }
+        }
+        let State::Trailers(stream) = &mut this.state else { return Poll::Ready(None) };
+        match stream.incoming.poll_trailers(cx) {
+            Poll::Ready(Ok(trailers)) => Poll::Ready(this.end(trailers)),
+            Poll::Ready(Err(error)) => this.cut(|following| following.broke(&error)),
+            Poll::Pending => {
+                ready!(stream.poll_deadline(cx));
+                this.cut(Following::timed_out)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").field("ended", &self.is_end_stream()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
+
+use evenkeel_balance::{
+    Backoff, Balancer, ConfigError, ConnectionSettings, HealthCheck, LbConfig, Policies, ProgressSettings,
+    ServiceConfig,
+};
+use evenkeel_naming::{Resolver, Target, TargetError};
+use http::uri;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    Channel, Report,
+    channel::{Core, Shared},
+    driver::{Driver, Settings, State},
+    snapshot::Snapshot,
+};
+
+/// Describes a [`Channel`] before it is built.
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    target: String,
+    config: ServiceConfig,
+    policies: Policies,
+    resolver: Option<Box<dyn Resolver>>,
+    naming: evenkeel_naming::Options,
+    authority: Option<String>,
+    health_check: Option<HealthCheck>,
+    connections: ConnectionSettings,
+    progress: ProgressSettings,
+    seed: Option<u64>,
+}
+
+impl Builder {
+    pub(crate) fn new(target: String) -> Self {
+        Self {
+            target,
+            config: ServiceConfig::default(),
+            policies: Policies::standard(),
+            resolver: None,
+            naming: evenkeel_naming::Options::default(),
+            authority: None,
+            health_check: None,
+            connections: ConnectionSettings::default(),
+            progress: ProgressSettings::default(),
+            seed: None,
+        }
+    }
+
+    /// The service config to use while the resolver has none, as JSON. Default: `{}`, which means `pick_first`, no
+    /// retries and no health checks.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with the path in the JSON, where the config is invalid. A policy's own config is checked by
+    /// [`build`](Self::build).
+    pub fn service_config(mut self, json: &str) -> Result<Self, ConfigError> {
+        self.config = json.parse()?;
+        Ok(self)
+    }
+
+    /// Places calls by this policy, with its default config, in place of what the service config says so far.
+    pub fn policy(mut self, name: &str) -> Self {
+        self.config = self.config.with_load_balancing(LbConfig::of(name));
+        self
+    }
+
+    /// The policies that service configs may name. Default: [`Policies::standard`].
+    pub fn policies(self, policies: Policies) -> Self {
+        Self { policies, ..self }
+    }
+
+    /// Finds endpoints by a resolver of the caller's own; the target is then only a name, and serves as the authority.
+    pub fn resolver(self, resolver: Box<dyn Resolver>) -> Self {
+        Self { resolver: Some(resolver), ..self }
+    }
+
+    /// How names are looked up.
+    pub fn naming(self, naming: evenkeel_naming::Options) -> Self {
+        Self { naming, ..self }
+    }
+
+    /// The `:authority` of calls that do not set their own. Default: the target's host and port.
+    pub fn authority(self, authority: impl Into<String>) -> Self {
+        Self { authority: Some(authority.into()), ..self }
+    }
+
+    /// Checks the health of every connection so, whatever the service config says. Default: as it says.
+    pub fn health_check(self, check: HealthCheck) -> Self {
+        Self { health_check: Some(check), ..self }
+    }
+
+    /// Between failed attempts to connect. Default: gRPC's, 1 s × 1.6 up to 120 s, ± 20 %.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.connections.backoff = backoff;
+        self
+    }
+
+    /// When a silent connection is suspected and given up.
+    pub fn progress(self, progress: ProgressSettings) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// The seed of every random choice that the channel makes. Default: another one for each channel.
+    pub fn seed(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
+    }
+
+    /// Builds the channel. It connects when it is first used.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] where the target, the authority or the policy's config is invalid.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn build(mut self) -> Result<Channel, BuildError> {
+        let (resolver, authority) = self.resolve_target()?;
+        let authority: uri::Authority = authority.parse().map_err(|_| BuildError::Authority(authority))?;
+        let seed = self.seed.unwrap_or_else(fresh_seed);
+        let policy = self.config.load_balancing.clone().unwrap_or_default();
+        let balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
+        let config = Arc::new(self.config);
+
+        let shared = Shared::new(self.target, authority, seed, Snapshot::dormant(Arc::clone(&config)));
+        let shared = Arc::new(shared);
+        let (sender, messages) = mpsc::unbounded_channel();
+        let report = Arc::new(first_report(&shared, &balancer));
+        let (reports, receiver) = watch::channel(Arc::clone(&report));
+        let driver = Driver {
+            shared: Arc::clone(&shared),
+            balancer,
+            messages,
+            sender: sender.downgrade(),
+            reports,
+            resolver: Some(resolver),
+            state: State::new(Arc::clone(&config), report),
+            settings: Settings { default_config: config, health_check: self.health_check, progress: self.progress },
+        };
+        tokio::spawn(driver.run());
+        Ok(Channel::new(Core { shared, driver: sender, reports: receiver }))
+    }
+
+    fn resolve_target(&mut self) -> Result<(Box<dyn Resolver>, String), BuildError> {
+        if let Some(resolver) = self.resolver.take() {
+            return Ok((resolver, self.authority.take().unwrap_or_else(|| self.target.clone())));
+        }
+        let target: Target = self.target.parse()?;
+        let authority = self.authority.take().unwrap_or_else(|| target.authority());
+        Ok((target.resolver(&self.naming), authority))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// Why a channel could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The target names nothing that can be resolved.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The policy's config is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The authority is no `host` or `host:port`.
+    #[error("authority {0:?} is not a host or host:port; set one with Builder::authority")]
+    Authority(String),
+}
+
+fn first_report(shared: &Shared, balancer: &Balancer) -> Report {
+    Report {
+        target: shared.target.clone(),
+        connectivity: balancer.connectivity(),
+        policy: balancer.policy().to_owned(),
+        endpoints: Vec::new(),
+        resolver_error: None,
+        config_error: None,
+        at: shared.clock.now(),
+    }
+}
+
+/// The standard library seeds its hashers from the operating system.
+fn fresh_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

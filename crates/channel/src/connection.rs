@@ -1,0 +1,67 @@
+//! One task a connection: dials it, works it, and tells the channel's driver what becomes of it.
+
+use std::sync::Arc;
+
+use evenkeel_balance::{Address, ConnectionId, Input, ProgressSettings, Status};
+use tokio::sync::mpsc::WeakUnboundedSender;
+
+use crate::{
+    clock::Clock,
+    driver::Message,
+    transport::{self, Connection, Line, News, Stream},
+};
+
+/// What a connection's task works with.
+pub(crate) struct Task {
+    pub(crate) id: ConnectionId,
+    pub(crate) address: Address,
+    pub(crate) clock: Clock,
+    pub(crate) progress: ProgressSettings,
+    /// Weak, so that a channel that nobody uses ends even while its connections live.
+    pub(crate) driver: WeakUnboundedSender<Message>,
+}
+
+impl Task {
+    pub(crate) async fn run(self) {
+        match self.open().await {
+            Ok((connection, line)) => self.work(Arc::new(connection), line).await,
+            Err(why) => self.tell(Input::Disconnected(self.id, Status::unavailable(why))),
+        }
+    }
+
+    async fn open(&self) -> Result<(Connection, Line<Stream>), String> {
+        let stream = transport::dial(&self.address).await.map_err(|error| error.to_string())?;
+        transport::handshake(stream, self.address.clone(), self.clock, self.progress).await
+    }
+
+    async fn work(&self, connection: Arc<Connection>, mut line: Line<Stream>) {
+        let mut connection = Some(connection);
+        loop {
+            match line.next().await {
+                // The peer's first frame proves that somebody is there: a stopped process accepts connections too.
+                News::Spoke => {
+                    if let Some(connection) = connection.take() {
+                        self.send(Message::Opened(self.id, connection));
+                    }
+                }
+                News::Leaving => {
+                    self.tell(Input::Disconnected(self.id, Status::unavailable("the server is going away (GOAWAY)")));
+                }
+                News::Stalled(why) => self.tell(Input::Stalled(self.id, why)),
+                News::Recovered => self.tell(Input::Recovered(self.id)),
+                News::Closed(why) => return self.tell(Input::Disconnected(self.id, Status::unavailable(why))),
+            }
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        self.send(Message::Input(input));
+    }
+
+    /// Without a channel there is nobody to tell, and nothing to do about it.
+    fn send(&self, message: Message) {
+        if let Some(driver) = self.driver.upgrade() {
+            let _ = driver.send(message);
+        }
+    }
+}

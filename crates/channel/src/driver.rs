@@ -1,0 +1,332 @@
+//! The control plane of a channel: one task that owns its [`Balancer`], with no locks.
+//!
+//! News comes in as [`Message`]s and resolutions, the balancer decides, and [`Driver::act`] does what it wants done.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use evenkeel_balance::{
+    Action, Balancer, ConnectionId, Connectivity, HealthCheck, Input, LbConfig, ProgressSettings, RetryThrottle,
+    ServiceConfig, Status, SubchannelReport, UnknownService, Update,
+};
+use evenkeel_naming::{Outcome, Resolver, Resolving};
+use tokio::{
+    sync::{
+        mpsc::{UnboundedReceiver, WeakUnboundedSender},
+        watch,
+    },
+    task::AbortHandle,
+};
+
+use crate::{
+    channel::Shared,
+    connection, health_watch,
+    report::Report,
+    snapshot::{Connections, Snapshot},
+    transport::Connection,
+};
+
+/// What the driver hears.
+pub(crate) enum Message {
+    /// Something for the balancer.
+    Input(Input),
+    /// An attempt has made its connection.
+    Opened(ConnectionId, Arc<Connection>),
+}
+
+/// What a channel's owner has settled before it starts.
+pub(crate) struct Settings {
+    pub(crate) default_config: Arc<ServiceConfig>,
+    /// In place of what the service config says about health.
+    pub(crate) health_check: Option<HealthCheck>,
+    pub(crate) progress: ProgressSettings,
+}
+
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Settings,
+    pub(crate) balancer: Balancer,
+    pub(crate) messages: UnboundedReceiver<Message>,
+    pub(crate) sender: WeakUnboundedSender<Message>,
+    pub(crate) reports: watch::Sender<Arc<Report>>,
+    /// Starts with the first call.
+    pub(crate) resolver: Option<Box<dyn Resolver>>,
+    pub(crate) state: State,
+}
+
+/// What the driver keeps between two turns.
+pub(crate) struct State {
+    resolving: Option<Resolving>,
+    resolver_error: Option<String>,
+    config_error: Option<String>,
+    config: Arc<ServiceConfig>,
+    throttle: Option<Arc<RetryThrottle>>,
+    update: Update,
+    version: u64,
+    connections: Connections,
+    attempts: BTreeMap<ConnectionId, AbortHandle>,
+    watches: BTreeMap<ConnectionId, AbortHandle>,
+    last_report: Arc<Report>,
+}
+
+impl State {
+    pub(crate) fn new(config: Arc<ServiceConfig>, report: Arc<Report>) -> Self {
+        Self {
+            resolving: None,
+            resolver_error: None,
+            config_error: None,
+            throttle: config.retry_throttling.map(|throttling| Arc::new(RetryThrottle::new(throttling))),
+            config,
+            update: Balancer::dormant(),
+            version: 0,
+            connections: Connections::default(),
+            attempts: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            last_report: report,
+        }
+    }
+}
+
+impl Driver {
+    /// Runs until nobody holds the channel.
+    pub(crate) async fn run(mut self) {
+        self.check_health();
+        loop {
+            let deadline = self.balancer.next_timeout().map(|at| self.shared.clock.instant(at));
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    None => break,
+                    Some(message) => self.handle_messages(message),
+                },
+                outcome = next_resolution(&mut self.state.resolving) => self.handle_resolution(outcome),
+                () = sleep_until(deadline) => self.balancer.handle_timeout(self.shared.clock.now()),
+            }
+            self.act();
+        }
+        self.shut_down();
+    }
+
+    /// Takes in a message and all that have queued behind it, so that one picker answers them all.
+    fn handle_messages(&mut self, first: Message) {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            self.handle(message);
+            next = self.messages.try_recv().ok();
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let input = match message {
+            Message::Opened(id, connection) => {
+                // An attempt that was closed meanwhile has no handle any more, and its connection no use.
+                if self.state.attempts.remove(&id).is_none() {
+                    return connection.close();
+                }
+                self.state.connections.insert(id, connection);
+                Input::Connected(id)
+            }
+            Message::Input(input) => input,
+        };
+        match &input {
+            Input::ExitIdle => self.start_resolving(),
+            Input::Disconnected(id, _) => self.forget(*id),
+            _ => {}
+        }
+        self.balancer.handle(self.shared.clock.now(), input);
+    }
+
+    fn start_resolving(&mut self) {
+        if let Some(resolver) = self.resolver.take() {
+            self.state.resolving = Some(evenkeel_naming::start(resolver));
+        }
+    }
+
+    fn handle_resolution(&mut self, outcome: Option<Outcome>) {
+        let now = self.shared.clock.now();
+        match outcome {
+            Some(Ok(resolution)) => {
+                self.state.resolver_error = None;
+                if let Some(json) = resolution.service_config {
+                    self.apply_config(&json);
+                }
+                self.balancer.handle(now, Input::Resolved(resolution.endpoints));
+            }
+            Some(Err(error)) => {
+                self.state.resolver_error = Some(error.to_string());
+                self.balancer.handle(now, Input::ResolutionFailed(Status::from(error)));
+            }
+            // A list that cannot change; its endpoints stay in force.
+            None => self.state.resolving = None,
+        }
+    }
+
+    /// Puts a service config from the resolver in force, or keeps the one before and says why (gRFC A21).
+    fn apply_config(&mut self, json: &str) {
+        let now = self.shared.clock.now();
+        let applied = json.parse::<ServiceConfig>().and_then(|config| {
+            let policy = config.load_balancing.clone().or_else(|| self.settings.default_config.load_balancing.clone());
+            self.balancer.configure(now, &policy.unwrap_or_else(LbConfig::default))?;
+            Ok(config)
+        });
+        match applied {
+            Ok(config) => {
+                if config.retry_throttling != self.state.config.retry_throttling {
+                    let throttle = config.retry_throttling.map(RetryThrottle::new);
+                    self.state.throttle = throttle.map(Arc::new);
+                }
+                self.state.config = Arc::new(config);
+                self.state.config_error = None;
+                self.check_health();
+            }
+            Err(error) => {
+                tracing::warn!(target: "evenkeel::channel", target = %self.shared.target, %error, "service config refused; the one before stays in force");
+                self.state.config_error = Some(error.to_string());
+            }
+        }
+    }
+
+    fn check_health(&mut self) {
+        let configured = self.state.config.health_check.clone();
+        let strict = |service| HealthCheck { service, unknown: UnknownService::IsUnhealthy };
+        let check = self.settings.health_check.clone().or_else(|| configured.map(strict));
+        self.balancer.set_health_check(self.shared.clock.now(), check);
+    }
+
+    /// Does what the balancer wants done, then tells the world.
+    fn act(&mut self) {
+        let mut changed = false;
+        while let Some(action) = self.balancer.poll_action(self.shared.clock.now()) {
+            match action {
+                Action::Connect { connection, address } => self.connect(connection, address),
+                Action::Close(connection) => self.close(connection),
+                Action::WatchHealth { connection, service } => self.watch_health(connection, service),
+                Action::Resolve => {
+                    if let Some(resolving) = &self.state.resolving {
+                        resolving.resolve_now();
+                    }
+                }
+                Action::Publish(update) => {
+                    self.state.update = update;
+                    changed = true;
+                }
+            }
+        }
+        self.report();
+        if changed {
+            self.publish();
+        }
+    }
+
+    fn connect(&mut self, id: ConnectionId, address: evenkeel_balance::Address) {
+        let task = connection::Task {
+            id,
+            address,
+            clock: self.shared.clock,
+            progress: self.settings.progress,
+            driver: self.sender.clone(),
+        };
+        self.state.attempts.insert(id, tokio::spawn(task.run()).abort_handle());
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        match self.state.attempts.remove(&id) {
+            Some(attempt) => attempt.abort(),
+            None => self.forget(id),
+        }
+    }
+
+    /// No more calls on a connection; its running ones go on.
+    fn forget(&mut self, id: ConnectionId) {
+        self.state.attempts.remove(&id);
+        if let Some(watch) = self.state.watches.remove(&id) {
+            watch.abort();
+        }
+        if let Some(connection) = self.state.connections.remove(id) {
+            connection.close();
+        }
+    }
+
+    fn watch_health(&mut self, id: ConnectionId, service: String) {
+        let Some(connection) = self.state.connections.get(id.subchannel) else { return };
+        let authority = self.shared.authority.to_string();
+        let watch = health_watch::run(id, Arc::clone(connection), authority, service, self.sender.clone());
+        let replaced = self.state.watches.insert(id, tokio::spawn(watch).abort_handle());
+        if let Some(replaced) = replaced {
+            replaced.abort();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.state.version += 1;
+        let state = &self.state;
+        self.shared.publish(Snapshot::new(
+            state.version,
+            state.update.clone(),
+            Arc::clone(&state.config),
+            state.throttle.clone(),
+            state.connections.clone(),
+        ));
+    }
+
+    /// Logs what has changed and sends the new report.
+    fn report(&mut self) {
+        let report = Arc::new(Report {
+            target: self.shared.target.clone(),
+            connectivity: self.balancer.connectivity(),
+            policy: self.balancer.policy().to_owned(),
+            endpoints: self.balancer.subchannels(),
+            resolver_error: self.state.resolver_error.clone(),
+            config_error: self.state.config_error.clone(),
+            at: self.shared.clock.now(),
+        });
+        let before = std::mem::replace(&mut self.state.last_report, Arc::clone(&report));
+        log_transitions(&before, &report);
+        self.reports.send_replace(report);
+    }
+
+    fn shut_down(mut self) {
+        self.balancer.shutdown(self.shared.clock.now());
+        while let Some(action) = self.balancer.poll_action(self.shared.clock.now()) {
+            if let Action::Close(connection) = action {
+                self.close(connection);
+            }
+        }
+    }
+}
+
+/// The next outcome of a resolver that runs.
+async fn next_resolution(resolving: &mut Option<Resolving>) -> Option<Outcome> {
+    match resolving {
+        Some(resolving) => resolving.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn log_transitions(before: &Report, after: &Report) {
+    let earlier: BTreeMap<_, _> = before.endpoints.iter().map(|endpoint| (&endpoint.address, endpoint)).collect();
+    for endpoint in &after.endpoints {
+        log_endpoint(&after.target, earlier.get(&endpoint.address).copied(), endpoint);
+    }
+    if before.connectivity != after.connectivity {
+        let (from, to) = (before.connectivity, after.connectivity);
+        tracing::info!(target: "evenkeel::channel", target = after.target, %from, %to, "channel");
+    }
+}
+
+fn log_endpoint(target: &str, before: Option<&SubchannelReport>, after: &SubchannelReport) {
+    let from = before.map_or(Connectivity::Idle, |report| report.state.service);
+    let to = after.state.service;
+    // IDLE to CONNECTING and back is the machinery of a reconnect; the reasons for it are logged.
+    let routine = |state| matches!(state, Connectivity::Idle | Connectivity::Connecting);
+    if from == to || (routine(from) && routine(to)) {
+        return;
+    }
+    let (address, reason) = (&after.address, &after.state.reason);
+    tracing::info!(target: "evenkeel::channel", target, endpoint = %address, %from, %to, reason, "endpoint");
+}

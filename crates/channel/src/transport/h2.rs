@@ -1,0 +1,428 @@
+//! HTTP/2 by the `h2` crate, driven by one task a connection: no task, queue or worker per call.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use evenkeel_balance::{Address, Progress, ProgressSettings, Verdict};
+use h2::client::{ResponseFuture, SendRequest};
+use http::{HeaderMap, Request, Response};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+    time::Sleep,
+};
+
+use super::{
+    StreamError,
+    activity::{Activity, Noted},
+};
+use crate::clock::Clock;
+
+/// What a peer may send on one stream before we have read it. A slow reader costs this much and no more.
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// What a peer may send on all streams together: enough that one slow reader leaves room for its neighbours.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The largest header list that a peer may send.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// Starts HTTP/2 on `stream`. The [`Line`] must be polled for anything to happen.
+pub(crate) async fn handshake<S>(
+    stream: S,
+    peer: Address,
+    clock: Clock,
+    settings: ProgressSettings,
+) -> Result<(Connection, Line<S>), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let activity = Arc::new(Activity::new(clock));
+    let (send, mut connection) = h2::client::Builder::new()
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .handshake(Noted::new(stream, Arc::clone(&activity)))
+        .await
+        .map_err(|error| error.to_string())?;
+    let ping_pong = connection.ping_pong().ok_or("the connection has no PING")?;
+    let shared = Arc::new(Shared {
+        peer,
+        activity,
+        open: AtomicUsize::new(0),
+        freed: Notify::new(),
+        closed: AtomicBool::new(false),
+        hang_up: Notify::new(),
+    });
+    let line = Line {
+        connection,
+        ping_pong,
+        ping_under_way: false,
+        send: Some(send.clone()),
+        shared: Arc::clone(&shared),
+        clock,
+        progress: Progress::new(settings),
+        timer: None,
+        has_spoken: false,
+    };
+    Ok((Connection { send, shared }, line))
+}
+
+/// A connection as calls see it: it opens streams.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    send: SendRequest<Bytes>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    peer: Address,
+    activity: Arc<Activity>,
+    /// Streams open now, kept below what the peer allows.
+    open: AtomicUsize,
+    /// Signals each stream that ends.
+    freed: Notify,
+    /// Takes no more streams: it broke, or the peer is leaving.
+    closed: AtomicBool,
+    /// Asks the line to end once its streams have.
+    hang_up: Notify,
+}
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A call: its silence counts.
+    Call,
+    /// A health Watch, which is silent by nature.
+    Watch,
+}
+
+impl Connection {
+    /// Opens a stream. Waits while the peer's `MAX_CONCURRENT_STREAMS` are in use.
+    pub(crate) async fn open(
+        &self,
+        head: Request<()>,
+        ends: bool,
+        purpose: Purpose,
+    ) -> Result<(Outgoing, Incoming), StreamError> {
+        let permit = self.permit(purpose).await?;
+        // A fresh handle has nothing pending, so it is ready by construction.
+        let (response, stream) = self.send.clone().send_request(head, ends).map_err(|error| {
+            let closed = error.is_io() || error.is_go_away();
+            if closed { StreamError::NotSent } else { StreamError::Broken(error.to_string()) }
+        })?;
+        let outgoing = Outgoing { stream, shared: Arc::clone(&self.shared) };
+        Ok((outgoing, Incoming { id: response.stream_id(), response: Some(response), body: None, permit }))
+    }
+
+    async fn permit(&self, purpose: Purpose) -> Result<Permit, StreamError> {
+        loop {
+            let freed = self.shared.freed.notified();
+            let mut freed = std::pin::pin!(freed);
+            freed.as_mut().enable();
+            if self.is_closed() {
+                return Err(StreamError::NotSent);
+            }
+            if let Some(permit) = self.try_permit(purpose) {
+                return Ok(permit);
+            }
+            freed.await;
+        }
+    }
+
+    fn try_permit(&self, purpose: Purpose) -> Option<Permit> {
+        let limit = self.send.current_max_send_streams();
+        let more = |open: usize| (open < limit).then_some(open + 1);
+        self.shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        if purpose == Purpose::Call {
+            self.shared.activity.sent();
+        }
+        Some(Permit { shared: Arc::clone(&self.shared), purpose })
+    }
+
+    /// Where it leads.
+    pub(crate) fn peer(&self) -> &Address {
+        &self.shared.peer
+    }
+
+    /// Whether the connection takes no more streams.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Takes no more streams; the connection closes when the running ones have ended.
+    pub(crate) fn close(&self) {
+        self.shared.close();
+        self.shared.hang_up.notify_one();
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.freed.notify_waiters();
+    }
+}
+
+/// The right to one open stream.
+#[derive(Debug)]
+struct Permit {
+    shared: Arc<Shared>,
+    purpose: Purpose,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.purpose == Purpose::Call {
+            self.shared.activity.ended();
+        }
+        self.shared.open.fetch_sub(1, Ordering::AcqRel);
+        self.shared.freed.notify_one();
+    }
+}
+
+/// The sending half of a stream.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    stream: h2::SendStream<Bytes>,
+    shared: Arc<Shared>,
+}
+
+impl Outgoing {
+    /// Sends as much of `data` as the peer's windows let pass, until all of it has gone.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+        ends: bool,
+    ) -> Poll<Result<(), StreamError>> {
+        loop {
+            if data.is_empty() {
+                return Poll::Ready(if ends { self.end() } else { Ok(()) });
+            }
+            self.stream.reserve_capacity(data.len());
+            let granted = match ready!(self.stream.poll_capacity(cx)) {
+                None => return Poll::Ready(Err(StreamError::NotSent)),
+                Some(granted) => granted.map_err(|error| self.error(&error))?,
+            };
+            if granted >= data.len() {
+                return Poll::Ready(self.send(std::mem::take(data), ends));
+            }
+            let part = data.split_to(granted);
+            self.send(part, false)?;
+        }
+    }
+
+    /// Ends the stream.
+    pub(crate) fn end(&mut self) -> Result<(), StreamError> {
+        self.send(Bytes::new(), true)
+    }
+
+    /// Ends the stream with trailers.
+    pub(crate) fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), StreamError> {
+        self.stream.send_trailers(trailers).map_err(|error| self.error(&error))
+    }
+
+    /// Tells the server that the call is off.
+    pub(crate) fn cancel(&mut self) {
+        self.stream.send_reset(h2::Reason::CANCEL);
+    }
+
+    fn send(&mut self, data: Bytes, ends: bool) -> Result<(), StreamError> {
+        self.stream.send_data(data, ends).map_err(|error| self.error(&error))
+    }
+
+    fn error(&self, error: &h2::Error) -> StreamError {
+        self.shared.stream_error(self.stream.stream_id(), error)
+    }
+}
+
+/// The receiving half of a stream. Dropped before its end, it cancels the call at the server.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    id: h2::StreamId,
+    response: Option<ResponseFuture>,
+    body: Option<h2::RecvStream>,
+    permit: Permit,
+}
+
+impl Incoming {
+    /// The response's head. Informational responses are passed over.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, StreamError>> {
+        let Some(response) = &mut self.response else {
+            return Poll::Ready(Err(StreamError::Broken("the response's head was read already".to_owned())));
+        };
+        let result = ready!(Pin::new(response).poll(cx));
+        self.response = None;
+        let (head, body) = result.map_err(|error| self.error(&error))?.into_parts();
+        self.permit.shared.activity.replied();
+        self.body = Some(body);
+        Poll::Ready(Ok(Response::from_parts(head, ())))
+    }
+
+    /// Whether nothing follows what has been read.
+    pub(crate) fn is_end(&self) -> bool {
+        self.body.as_ref().is_none_or(h2::RecvStream::is_end_stream)
+    }
+
+    /// The next data. Reading it lets the peer send as much again.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let data = match ready!(body.poll_data(cx)) {
+            None => return Poll::Ready(None),
+            Some(Ok(data)) => data,
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.error(&error)))),
+        };
+        self.permit.shared.activity.replied();
+        // Fails only where the stream is gone, which the next read tells.
+        let _ = body.flow_control().release_capacity(data.len());
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    /// The trailers, after the last data.
+    pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(None)) };
+        let trailers = ready!(body.poll_trailers(cx)).map_err(|error| self.error(&error))?;
+        self.permit.shared.activity.replied();
+        Poll::Ready(Ok(trailers))
+    }
+
+    fn error(&self, error: &h2::Error) -> StreamError {
+        self.permit.shared.stream_error(self.id, error)
+    }
+}
+
+/// The working end of a connection: reads and writes its socket, and watches whether the peer is alive.
+pub(crate) struct Line<S> {
+    connection: h2::client::Connection<Noted<S>, Bytes>,
+    ping_pong: h2::PingPong,
+    ping_under_way: bool,
+    /// Tells whether the peer still takes streams; gone once it does not, so that the connection can end.
+    send: Option<SendRequest<Bytes>>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    progress: Progress,
+    timer: Option<Pin<Box<Sleep>>>,
+    has_spoken: bool,
+}
+
+/// What happens to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The peer has sent its first frame: it is alive and its settings are known.
+    Spoke,
+    /// The peer takes no more calls (GOAWAY); running ones go on.
+    Leaving,
+    /// Calls are outstanding and the peer is silent.
+    Stalled(String),
+    /// A silent peer has spoken.
+    Recovered,
+    /// It is over, and why.
+    Closed(String),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    /// Works the connection until there is news. After [`News::Closed`] there is none.
+    pub(crate) async fn next(&mut self) -> News {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            news = poll_fn(|cx| self.poll_news(cx)) => news,
+            () = shared.hang_up.notified() => {
+                self.send = None;
+                poll_fn(|cx| self.poll_news(cx)).await
+            }
+        }
+    }
+
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+        if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
+            self.shared.close();
+            let why =
+                result.err().map_or_else(|| "the peer closed the connection".to_owned(), |error| root_cause(&error));
+            return Poll::Ready(News::Closed(why));
+        }
+        if !self.has_spoken && self.shared.activity.has_received() {
+            self.has_spoken = true;
+            return Poll::Ready(News::Spoke);
+        }
+        if self.is_leaving(cx) {
+            self.send = None;
+            self.shared.close();
+            return Poll::Ready(News::Leaving);
+        }
+        if self.ping_under_way && self.ping_pong.poll_pong(cx).is_ready() {
+            self.ping_under_way = false;
+        }
+        self.poll_progress(cx)
+    }
+
+    /// A GOAWAY shows as the refusal of new streams.
+    fn is_leaving(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(send) = &mut self.send else { return false };
+        matches!(send.poll_ready(cx), Poll::Ready(Err(_)))
+    }
+
+    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+        loop {
+            let (now, traffic) = (self.clock.now(), self.shared.activity.traffic());
+            match self.progress.judge(now, &traffic) {
+                Verdict::Well => {}
+                Verdict::Probe => self.probe(),
+                Verdict::Stalled => {
+                    let since = traffic.unanswered_since.unwrap_or(traffic.received_at);
+                    let silence = now.since(since).as_millis();
+                    return Poll::Ready(News::Stalled(format!("calls outstanding and no byte for {silence} ms")));
+                }
+                Verdict::Recovered => return Poll::Ready(News::Recovered),
+                Verdict::Dead => {
+                    self.shared.close();
+                    self.send = None;
+                    return Poll::Ready(News::Closed("no byte came while calls were outstanding".to_owned()));
+                }
+            }
+            let Some(at) = self.progress.next_timeout(&traffic) else { return Poll::Pending };
+            // Deadlines only move later, so a timer that is armed is never too late.
+            let (clock, timer) = (self.clock, &mut self.timer);
+            let armed = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(clock.instant(at))));
+            ready!(armed.as_mut().poll(cx));
+            *timer = None;
+        }
+    }
+
+    fn probe(&mut self) {
+        // One at a time: an unanswered PING is as good a question as a second one.
+        if !self.ping_under_way {
+            self.ping_under_way = self.ping_pong.send_ping(h2::Ping::opaque()).is_ok();
+        }
+        self.shared.activity.probing();
+    }
+}
+
+impl Shared {
+    /// What an error of the library means for the stream of this id.
+    fn stream_error(&self, stream: h2::StreamId, error: &h2::Error) -> StreamError {
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => StreamError::Refused,
+            Some(reason) if error.is_reset() => StreamError::Reset(reason.into()),
+            _ if self.activity.is_unprocessed(stream.as_u32()) => StreamError::Refused,
+            _ => StreamError::Broken(root_cause(error)),
+        }
+    }
+}
+
+fn root_cause(error: &h2::Error) -> String {
+    error.get_io().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+pub(super) fn reason_name(code: u32) -> String {
+    format!("{:?}", h2::Reason::from(code))
+}

@@ -1,0 +1,49 @@
+//! The seam between calls and connections: what a connection can do, in words that name no HTTP/2 library.
+//!
+//! [`dial`] opens a byte stream, [`h2`] speaks HTTP/2 on it; above this module there are only [`Connection`]s that
+//! open streams, and the [`Outgoing`] and [`Incoming`] halves of those.
+
+mod activity;
+mod dial;
+mod goaway;
+mod h2;
+
+use evenkeel_balance::{Code, Status};
+
+pub(crate) use self::h2::{Connection, Incoming, Line, News, Outgoing, Purpose, handshake};
+pub(crate) use dial::{Stream, dial};
+
+/// How a stream ended without the status that its server owed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// The connection was gone before the stream was opened: no server has seen the call.
+    #[error("the connection closed before the call was sent")]
+    NotSent,
+    /// The server says that it has not processed the call (`REFUSED_STREAM`, or GOAWAY below the stream's id).
+    #[error("the server refused the call unprocessed")]
+    Refused,
+    /// The server reset the stream, with this HTTP/2 error code.
+    #[error("the server reset the stream: {name}", name = self::h2::reason_name(*.0))]
+    Reset(u32),
+    /// The connection broke under the stream.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+}
+
+impl StreamError {
+    /// The gRPC status of a call that ended so (gRPC over HTTP/2, "HTTP2 Transport Mapping").
+    pub(crate) fn status(&self, peer: &impl std::fmt::Display) -> Status {
+        const REFUSED_STREAM: u32 = 7;
+        const CANCEL: u32 = 8;
+        const ENHANCE_YOUR_CALM: u32 = 11;
+        const INADEQUATE_SECURITY: u32 = 12;
+        let code = match self {
+            Self::NotSent | Self::Refused | Self::Broken(_) | Self::Reset(REFUSED_STREAM) => Code::Unavailable,
+            Self::Reset(CANCEL) => Code::Cancelled,
+            Self::Reset(ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+            Self::Reset(INADEQUATE_SECURITY) => Code::PermissionDenied,
+            Self::Reset(_) => Code::Internal,
+        };
+        Status::new(code, format!("{peer}: {self}"))
+    }
+}
