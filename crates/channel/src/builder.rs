@@ -25,6 +25,7 @@ use crate::{
 pub struct Builder {
     target: String,
     config: ServiceConfig,
+    default_policy: LbConfig,
     policies: Policies,
     resolver: Option<Box<dyn Resolver>>,
     naming: evenkeel_naming::Options,
@@ -40,6 +41,7 @@ impl Builder {
         Self {
             target,
             config: ServiceConfig::default(),
+            default_policy: LbConfig::default(),
             policies: Policies::standard(),
             resolver: None,
             naming: evenkeel_naming::Options::default(),
@@ -66,6 +68,13 @@ impl Builder {
     /// Places calls by this policy, with its default config, in place of what the service config says so far.
     pub fn policy(mut self, name: &str) -> Self {
         self.config = self.config.with_load_balancing(LbConfig::of(name));
+        self
+    }
+
+    /// Places calls by this policy, with its default config, where no service config says otherwise. Default:
+    /// `pick_first`, as gRPC has it.
+    pub fn default_policy(mut self, name: &str) -> Self {
+        self.default_policy = LbConfig::of(name);
         self
     }
 
@@ -123,9 +132,9 @@ impl Builder {
         let (resolver, authority) = self.resolve_target()?;
         let authority: uri::Authority = authority.parse().map_err(|_| BuildError::Authority(authority))?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
-        let policy = self.config.load_balancing.clone().unwrap_or_default();
+        let policy = self.config.load_balancing.clone().unwrap_or(self.default_policy);
         let balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
-        let config = Arc::new(self.config);
+        let config = Arc::new(self.config.with_load_balancing(policy));
 
         let shared = Shared::new(self.target, authority, seed, Snapshot::dormant(Arc::clone(&config)));
         let shared = Arc::new(shared);

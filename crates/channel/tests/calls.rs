@@ -1,5 +1,7 @@
 //! Calls over real sockets: generated clients of tonic on our channel, against servers of tonic.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod servers;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The proxy between generated clients and servers of tonic, over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "../../channel/tests/servers/mod.rs"]
 mod servers;
 
@@ -25,7 +27,8 @@ async fn proxy(servers: &[&Server], settings: Settings) -> Running {
     let mut reports = channel.reports();
     let proxy = Proxy::bind("127.0.0.1:0".parse().unwrap(), channel, settings).await.unwrap();
     let all_ready = |report: &std::sync::Arc<evenkeel_channel::Report>| {
-        report.endpoints.iter().filter(|endpoint| endpoint.state.service == Connectivity::Ready).count() == servers.len()
+        report.endpoints.iter().filter(|endpoint| endpoint.state.service == Connectivity::Ready).count()
+            == servers.len()
     };
     tokio::time::timeout(Duration::from_secs(10), reports.wait_for(all_ready)).await.unwrap().unwrap();
     let address = proxy.local_addr();
@@ -60,7 +63,8 @@ async fn all_four_kinds_of_call_and_large_messages_pass() {
     let replies = client.server_stream(EchoRequest { repeat: 50, ..request("again") }).await.unwrap().into_inner();
     assert_eq!(replies.collect::<Vec<_>>().await.len(), 50);
     let (send, receive) = tokio::sync::mpsc::channel(1);
-    let mut replies = client.bidi_stream(tokio_stream::wrappers::ReceiverStream::new(receive)).await.unwrap().into_inner();
+    let mut replies =
+        client.bidi_stream(tokio_stream::wrappers::ReceiverStream::new(receive)).await.unwrap().into_inner();
     for i in 0..20 {
         send.send(request(&i.to_string())).await.unwrap();
         assert_eq!(replies.message().await.unwrap().unwrap().message, i.to_string());

@@ -209,7 +209,8 @@ impl Leaf {
         match self.phase {
             Phase::Connected(id) if self.held.contains(&id) => self.release_but(Some(id), ctx),
             Phase::Failed(_) if !had_none => self.retry_all(ctx),
-            Phase::Idle => {}
+            // A name is resolved because somebody wants to call it, so the first list is connected at once.
+            Phase::Idle if !had_none => {}
             _ => self.begin_pass(ctx),
         }
     }
