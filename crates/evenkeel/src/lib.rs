@@ -1,1 +1,36 @@
-//! Keeps gRPC services available and steady.
+//! Evenkeel keeps gRPC services available and steady. This is the library for services built on tonic.
+//!
+//! # Calling a service
+//!
+//! [`Channel`] spreads the calls of a generated client over the healthy instances of a service, call by call:
+//!
+//! ```no_run
+//! # use evenkeel_proto::demo::{EchoRequest, echo_client::EchoClient};
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = r#"{"loadBalancingConfig": [{"round_robin": {}}]}"#;
+//! let channel = evenkeel::Channel::builder("dns:///echo.internal:50051").service_config(config)?.build()?;
+//! let mut client = EchoClient::new(channel);
+//!
+//! let reply = client.unary(EchoRequest { message: "hello".to_owned(), ..Default::default() }).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Serving one
+//!
+//! [`health`] tells callers whether the service can take calls, and drains it so that a restart fails none:
+//!
+//! ```no_run
+//! # use evenkeel_proto::demo::echo_server::{Echo, EchoServer};
+//! # async fn serve(address: std::net::SocketAddr, echo: impl Echo) -> Result<(), Box<dyn std::error::Error>> {
+//! let (reporter, health) = evenkeel::health::service();
+//! let server = tonic::transport::Server::builder().add_service(health).add_service(EchoServer::new(echo));
+//! reporter.drain_on_signal(Default::default())?.run(|drained| server.serve_with_shutdown(address, drained)).await?;
+//! # Ok(()) }
+//! ```
+
+pub use evenkeel_channel::{BuildError, Builder, Channel, Report, ResponseBody, WaitForReady, balance, naming};
+
+/// The `grpc.health.v1` service: reporter, Check, Watch, List and drain.
+pub mod health {
+    pub use evenkeel_health::*;
+}
