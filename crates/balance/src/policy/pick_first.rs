@@ -274,6 +274,8 @@ impl Leaf {
     fn give_up(&mut self, ctx: &mut Context<'_>) {
         self.phase = Phase::Failed(self.last_error(ctx));
         ctx.re_resolve();
+        // Whose backoff has ended during the pass would otherwise wait for an event that never comes.
+        self.retry_all(ctx);
     }
 
     /// FAILED and with other addresses: whichever of them connects first ends it.
