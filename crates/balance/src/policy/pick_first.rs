@@ -191,8 +191,8 @@ impl Leaf {
         &self.held
     }
 
-    /// Replaces the addresses. A connection to one that remains is kept; the same set in another order changes
-    /// nothing at all.
+    /// Replaces the addresses. A connection to one that remains is kept; the same set in another order opens and
+    /// closes nothing, and counts from the next pass on.
     pub(super) fn set_addresses(&mut self, addresses: &[Address], ctx: &mut Context<'_>) {
         let addresses = interleave_families(addresses);
         if addresses.is_empty() {
@@ -201,7 +201,7 @@ impl Leaf {
             return;
         }
         if same_set(&self.addresses, &addresses) {
-            return;
+            return self.reorder(addresses, ctx);
         }
         let had_none = self.addresses.is_empty();
         self.addresses = addresses;
@@ -212,6 +212,18 @@ impl Leaf {
             // A name is resolved because somebody wants to call it, so the first list is connected at once.
             Phase::Idle if !had_none => {}
             _ => self.begin_pass(ctx),
+        }
+    }
+
+    fn reorder(&mut self, addresses: Vec<Address>, ctx: &mut Context<'_>) {
+        match self.phase {
+            // A pass goes on as it began: lists that change all the time must not keep it from its end.
+            Phase::Connecting { .. } => {}
+            Phase::Connected(_) => self.addresses = addresses,
+            Phase::Idle | Phase::Failed(_) => {
+                self.addresses = addresses;
+                self.hold_all(ctx);
+            }
         }
     }
 
