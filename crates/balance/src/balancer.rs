@@ -88,6 +88,9 @@ pub struct SubchannelReport {
     pub load: Arc<Load>,
 }
 
+/// Where in a service config the config of the policies stands.
+const CONFIG_PATH: &str = "loadBalancingConfig";
+
 impl Balancer {
     /// A core that places calls as `config` says.
     ///
@@ -101,7 +104,8 @@ impl Balancer {
         seed: u64,
     ) -> Result<Self, ConfigError> {
         let mut entropy = Entropy::new(seed);
-        let policy = GracefulSwitch::new(policies.build(config)?);
+        let policy = policies.build(config).map_err(|error| error.under(CONFIG_PATH))?;
+        let policy = GracefulSwitch::new(policy);
         let subchannels = Subchannels::new(settings, Entropy::new(entropy.next_u64()));
         let connectivity = Connectivity::Idle;
         Ok(Self { policies, policy, subchannels, entropy, endpoints: None, re_resolve: false, connectivity })
@@ -114,7 +118,8 @@ impl Balancer {
     /// As for [`new`](Self::new); the earlier config then stays in force (gRFC A21).
     pub fn configure(&mut self, now: Time, config: &LbConfig) -> Result<(), ConfigError> {
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
-        if self.policy.configure(config, &self.policies, &mut ctx)?
+        let configured = self.policy.configure(config, &self.policies, &mut ctx);
+        if configured.map_err(|error| error.under(CONFIG_PATH))?
             && let Some(endpoints) = &self.endpoints
         {
             self.policy.handle(Event::Resolved(endpoints), &mut ctx);
