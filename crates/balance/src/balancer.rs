@@ -22,7 +22,8 @@ pub struct Balancer {
     policy: GracefulSwitch,
     subchannels: Subchannels,
     entropy: Entropy,
-    endpoints: Option<Vec<Endpoint>>,
+    /// What the resolver said last; a failure counts only before the first success.
+    resolution: Option<Result<Vec<Endpoint>, Status>>,
     re_resolve: bool,
     connectivity: Connectivity,
 }
@@ -108,7 +109,7 @@ impl Balancer {
         let policy = GracefulSwitch::new(policy);
         let subchannels = Subchannels::new(settings, Entropy::new(entropy.next_u64()));
         let connectivity = Connectivity::Idle;
-        Ok(Self { policies, policy, subchannels, entropy, endpoints: None, re_resolve: false, connectivity })
+        Ok(Self { policies, policy, subchannels, entropy, resolution: None, re_resolve: false, connectivity })
     }
 
     /// Places calls as `config` says from now on; the policy in force serves until a new one is ready.
@@ -119,11 +120,14 @@ impl Balancer {
     pub fn configure(&mut self, now: Time, config: &LbConfig) -> Result<(), ConfigError> {
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
         let configured = self.policy.configure(config, &self.policies, &mut ctx);
-        if configured.map_err(|error| error.under(CONFIG_PATH))?
-            && let Some(endpoints) = &self.endpoints
-        {
-            self.policy.handle(Event::Resolved(endpoints), &mut ctx);
+        if configured.map_err(|error| error.under(CONFIG_PATH))? {
+            match &self.resolution {
+                Some(Ok(endpoints)) => self.policy.handle(Event::Resolved(endpoints), &mut ctx),
+                Some(Err(status)) => self.policy.handle(Event::ResolutionFailed(status), &mut ctx),
+                None => {}
+            }
         }
+        self.spread_changes(now);
         Ok(())
     }
 
@@ -138,11 +142,13 @@ impl Balancer {
         match input {
             Input::Resolved(endpoints) => {
                 self.tell(now, Event::Resolved(&endpoints));
-                self.endpoints = Some(endpoints);
+                self.resolution = Some(Ok(endpoints));
             }
-            Input::ResolutionFailed(_) if self.endpoints.is_some() => {}
+            Input::ResolutionFailed(_) if matches!(self.resolution, Some(Ok(_))) => {}
             Input::ResolutionFailed(status) => {
-                self.tell(now, Event::ResolutionFailed(&status.from_control_plane()));
+                let status = status.from_control_plane();
+                self.tell(now, Event::ResolutionFailed(&status));
+                self.resolution = Some(Err(status));
             }
             Input::Connected(connection) => self.subchannels.connected(now, connection),
             Input::Disconnected(connection, why) => self.subchannels.disconnected(now, connection, &why),
