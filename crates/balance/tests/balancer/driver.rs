@@ -1,0 +1,242 @@
+//! Drives a balancer by hand: the test says what the network does, and sees what the core asks for.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use evenkeel_balance::{
+    Action, Address, Balancer, Call, Code, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Endpoint,
+    Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load, Outcome, Pick, PickArgs, Picker, Policies,
+    ServiceConfig, Status, SubchannelState, Time, UnknownService,
+};
+
+pub(crate) struct Driver {
+    pub(crate) balancer: Balancer,
+    pub(crate) now: Time,
+    /// Attempts that have had no answer, and connections that stand.
+    pub(crate) dialling: BTreeMap<Address, ConnectionId>,
+    pub(crate) open: BTreeMap<Address, ConnectionId>,
+    /// What the core has asked for so far, in order.
+    pub(crate) dialled: Vec<Address>,
+    pub(crate) closed: Vec<Address>,
+    pub(crate) watched: Vec<(Address, String)>,
+    pub(crate) resolutions: usize,
+    pub(crate) published: Vec<Connectivity>,
+    picker: Arc<dyn Picker>,
+    entropy: Entropy,
+    addresses: BTreeMap<ConnectionId, Address>,
+}
+
+/// Where a call went.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Placed {
+    On(Address),
+    Queued,
+    Idle,
+    Failed(Status),
+}
+
+impl Driver {
+    pub(crate) fn new(policy: &str) -> Self {
+        Self::seeded(&LbConfig::of(policy), 1)
+    }
+
+    pub(crate) fn seeded(config: &LbConfig, seed: u64) -> Self {
+        let settings = ConnectionSettings::default();
+        let balancer = Balancer::new(Policies::standard(), config, settings, seed).expect("the config is good");
+        let mut driver = Self {
+            balancer,
+            now: Time::ZERO,
+            dialling: BTreeMap::new(),
+            open: BTreeMap::new(),
+            dialled: Vec::new(),
+            closed: Vec::new(),
+            watched: Vec::new(),
+            resolutions: 0,
+            published: Vec::new(),
+            picker: Balancer::dormant().picker,
+            entropy: Entropy::new(seed),
+            addresses: BTreeMap::new(),
+        };
+        driver.drain();
+        driver
+    }
+
+    /// The resolver lists one endpoint for each address.
+    pub(crate) fn resolve(&mut self, addresses: impl IntoIterator<Item = Address>) {
+        self.input(Input::Resolved(addresses.into_iter().map(endpoint).collect()));
+    }
+
+    /// As [`resolve`](Self::resolve), and somebody waits for a connection.
+    pub(crate) fn resolve_and_connect(&mut self, addresses: impl IntoIterator<Item = Address>) {
+        self.resolve(addresses);
+        self.input(Input::ExitIdle);
+        while let Some(address) = self.dialling.keys().next().cloned() {
+            self.accept(&address);
+        }
+    }
+
+    pub(crate) fn accept(&mut self, address: &Address) {
+        let id = self.dialling.remove(address).unwrap_or_else(|| panic!("nobody dials {address}"));
+        self.open.insert(address.clone(), id);
+        self.input(Input::Connected(id));
+    }
+
+    pub(crate) fn refuse(&mut self, address: &Address) {
+        let id = self.dialling.remove(address).unwrap_or_else(|| panic!("nobody dials {address}"));
+        self.input(Input::Disconnected(id, Status::unavailable("connection refused")));
+    }
+
+    pub(crate) fn lose(&mut self, address: &Address) {
+        let id = self.open.remove(address).unwrap_or_else(|| panic!("{address} is not connected"));
+        self.input(Input::Disconnected(id, Status::unavailable("connection reset")));
+    }
+
+    pub(crate) fn health(&mut self, address: &Address, signal: HealthSignal) {
+        self.input(Input::Health(self.open[address], signal));
+    }
+
+    pub(crate) fn check_health(&mut self, service: &str) {
+        let check = HealthCheck { service: service.to_owned(), unknown: UnknownService::IsUnhealthy };
+        self.balancer.set_health_check(self.now, Some(check));
+        self.drain();
+    }
+
+    pub(crate) fn configure(&mut self, config: &LbConfig) -> Result<(), ConfigError> {
+        let result = self.balancer.configure(self.now, config);
+        self.drain();
+        result
+    }
+
+    pub(crate) fn input(&mut self, input: Input) {
+        self.balancer.handle(self.now, input);
+        self.drain();
+    }
+
+    /// Lets time pass, stopping at each of the core's deadlines.
+    pub(crate) fn wait(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(at) = self.balancer.next_timeout().filter(|&at| at <= end) {
+            assert!(at >= self.now, "a deadline has passed and was not dealt with");
+            self.now = at;
+            self.balancer.handle_timeout(at);
+            self.drain();
+            assert!(self.balancer.next_timeout() > Some(at) || self.balancer.next_timeout().is_none(), "spins at {at}");
+        }
+        self.now = end;
+    }
+
+    /// Makes a call that ends well at once.
+    pub(crate) fn pick(&mut self) -> Placed {
+        match self.pick_raw() {
+            Pick::Call(call) => {
+                let address = self.address_of(&call);
+                call.finish(Outcome::new(Code::Ok));
+                Placed::On(address)
+            }
+            Pick::Queue => Placed::Queued,
+            Pick::Idle => Placed::Idle,
+            Pick::Fail(status) => Placed::Failed(status),
+        }
+    }
+
+    pub(crate) fn pick_raw(&mut self) -> Pick {
+        self.picker.pick(&PickArgs::new(self.now, self.entropy.next_u64(), "/test.Test/Call"))
+    }
+
+    /// Makes `n` calls, each of which must be placed, and counts them by address.
+    pub(crate) fn picks(&mut self, n: usize) -> BTreeMap<Address, usize> {
+        let mut counts = BTreeMap::new();
+        for _ in 0..n {
+            match self.pick() {
+                Placed::On(address) => *counts.entry(address).or_default() += 1,
+                other => panic!("not placed: {other:?}"),
+            }
+        }
+        counts
+    }
+
+    pub(crate) fn address_of(&self, call: &Call) -> Address {
+        let reports = self.balancer.subchannels();
+        let report = reports.iter().find(|report| report.id == call.subchannel());
+        report.expect("a call goes to a subchannel that exists").address.clone()
+    }
+
+    pub(crate) fn state(&self, address: &Address) -> Option<SubchannelState> {
+        self.balancer.subchannels().into_iter().find(|report| report.address == *address).map(|report| report.state)
+    }
+
+    pub(crate) fn load(&self, address: &Address) -> Arc<Load> {
+        let reports = self.balancer.subchannels();
+        Arc::clone(&reports.iter().find(|report| report.address == *address).expect("a known address").load)
+    }
+
+    /// The dials since the last call.
+    pub(crate) fn take_dialled(&mut self) -> Vec<Address> {
+        std::mem::take(&mut self.dialled)
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.balancer.poll_action(self.now) {
+            match action {
+                Action::Connect { connection, address } => self.dial(connection, address),
+                Action::Close(connection) => self.close(connection),
+                Action::WatchHealth { connection, service } => {
+                    self.watched.push((self.addresses[&connection].clone(), service));
+                }
+                Action::Resolve => self.resolutions += 1,
+                Action::Publish(update) => {
+                    self.published.push(update.connectivity);
+                    self.picker = update.picker;
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, id: ConnectionId, address: Address) {
+        assert!(!self.dialling.contains_key(&address), "{address} is being dialled already");
+        assert!(!self.open.contains_key(&address), "{address} is connected already");
+        self.dialled.push(address.clone());
+        self.addresses.insert(id, address.clone());
+        self.dialling.insert(address, id);
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        let address = &self.addresses[&id];
+        let known = [&mut self.dialling, &mut self.open].into_iter().any(|side| {
+            let found = side.get(address) == Some(&id);
+            if found {
+                side.remove(address);
+            }
+            found
+        });
+        assert!(known, "{id} to {address} is closed, and is no more");
+        self.closed.push(address.clone());
+    }
+}
+
+/// The IPv4 address of this number.
+pub(crate) fn v4(n: u8) -> Address {
+    std::net::SocketAddr::from(([10, 0, 0, n], 50_051)).into()
+}
+
+/// The IPv6 address of this number.
+pub(crate) fn v6(n: u8) -> Address {
+    std::net::SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)], 50_051)).into()
+}
+
+pub(crate) fn endpoint(address: Address) -> Endpoint {
+    Endpoint::with_addresses([address]).expect("one address is enough")
+}
+
+/// `json` as the value of `loadBalancingConfig`.
+pub(crate) fn policies(json: &str) -> LbConfig {
+    let config: ServiceConfig = format!(r#"{{"loadBalancingConfig":{json}}}"#).parse().expect("a good service config");
+    config.load_balancing.expect("it has a load-balancing config")
+}
+
+pub(crate) fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}

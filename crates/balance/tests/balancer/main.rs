@@ -1,0 +1,10 @@
+//! The balancing core by its public API alone: what the gRFCs require of it, and models it must agree with.
+
+mod config;
+mod connections;
+mod driver;
+mod graceful_switch;
+mod health;
+mod least_request;
+mod pick_first;
+mod round_robin;
