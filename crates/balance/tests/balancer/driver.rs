@@ -75,19 +75,39 @@ impl Driver {
     }
 
     pub(crate) fn accept(&mut self, address: &Address) {
-        let id = self.dialling.remove(address).unwrap_or_else(|| panic!("nobody dials {address}"));
-        self.open.insert(address.clone(), id);
-        self.input(Input::Connected(id));
+        let id = *self.dialling.get(address).unwrap_or_else(|| panic!("nobody dials {address}"));
+        self.connected(id);
     }
 
     pub(crate) fn refuse(&mut self, address: &Address) {
-        let id = self.dialling.remove(address).unwrap_or_else(|| panic!("nobody dials {address}"));
-        self.input(Input::Disconnected(id, Status::unavailable("connection refused")));
+        let id = *self.dialling.get(address).unwrap_or_else(|| panic!("nobody dials {address}"));
+        self.disconnected(id, "connection refused");
     }
 
     pub(crate) fn lose(&mut self, address: &Address) {
-        let id = self.open.remove(address).unwrap_or_else(|| panic!("{address} is not connected"));
-        self.input(Input::Disconnected(id, Status::unavailable("connection reset")));
+        let id = *self.open.get(address).unwrap_or_else(|| panic!("{address} is not connected"));
+        self.disconnected(id, "connection reset");
+    }
+
+    /// News of a connection, which may be long gone.
+    pub(crate) fn connected(&mut self, id: ConnectionId) {
+        let address = self.addresses[&id].clone();
+        if self.dialling.get(&address) == Some(&id) {
+            self.dialling.remove(&address);
+            self.open.insert(address, id);
+        }
+        self.input(Input::Connected(id));
+    }
+
+    /// As [`connected`](Self::connected).
+    pub(crate) fn disconnected(&mut self, id: ConnectionId, why: &str) {
+        self.forget(id);
+        self.input(Input::Disconnected(id, Status::unavailable(why)));
+    }
+
+    /// Every connection that there ever was.
+    pub(crate) fn history(&self) -> Vec<ConnectionId> {
+        self.addresses.keys().copied().collect()
     }
 
     pub(crate) fn health(&mut self, address: &Address, signal: HealthSignal) {
@@ -124,6 +144,24 @@ impl Driver {
         self.now = end;
     }
 
+    /// Lets time pass while the driver sleeps: deadlines are dealt with once, and late.
+    pub(crate) fn oversleep(&mut self, duration: Duration) {
+        self.now += duration;
+        self.balancer.handle_timeout(self.now);
+        self.drain();
+    }
+
+    /// Accepts every attempt and wakes every policy, for long enough that any backoff ends.
+    pub(crate) fn let_all_connect(&mut self) {
+        for _ in 0..200 {
+            self.input(Input::ExitIdle);
+            while let Some(&id) = self.dialling.values().next() {
+                self.connected(id);
+            }
+            self.wait(secs(1));
+        }
+    }
+
     /// Makes a call that ends well at once.
     pub(crate) fn pick(&mut self) -> Placed {
         match self.pick_raw() {
@@ -139,7 +177,12 @@ impl Driver {
     }
 
     pub(crate) fn pick_raw(&mut self) -> Pick {
-        self.picker.pick(&PickArgs::new(self.now, self.entropy.next_u64(), "/test.Test/Call"))
+        let entropy = self.entropy.next_u64();
+        self.pick_with(entropy)
+    }
+
+    pub(crate) fn pick_with(&self, entropy: u64) -> Pick {
+        self.picker.pick(&PickArgs::new(self.now, entropy, "/test.Test/Call"))
     }
 
     /// Makes `n` calls, each of which must be placed, and counts them by address.
@@ -200,16 +243,16 @@ impl Driver {
     }
 
     fn close(&mut self, id: ConnectionId) {
-        let address = &self.addresses[&id];
-        let known = [&mut self.dialling, &mut self.open].into_iter().any(|side| {
-            let found = side.get(address) == Some(&id);
-            if found {
-                side.remove(address);
-            }
-            found
-        });
-        assert!(known, "{id} to {address} is closed, and is no more");
-        self.closed.push(address.clone());
+        assert!(self.forget(id), "{id} is closed, and is no more");
+        self.closed.push(self.addresses[&id].clone());
+    }
+
+    /// Whether the connection was known until now.
+    fn forget(&mut self, id: ConnectionId) -> bool {
+        let known = self.dialling.len() + self.open.len();
+        self.dialling.retain(|_, dialled| *dialled != id);
+        self.open.retain(|_, open| *open != id);
+        self.dialling.len() + self.open.len() < known
     }
 }
 

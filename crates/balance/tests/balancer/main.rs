@@ -3,8 +3,10 @@
 mod config;
 mod connections;
 mod driver;
+mod fuzz;
 mod graceful_switch;
 mod health;
 mod least_request;
+mod models;
 mod pick_first;
 mod round_robin;

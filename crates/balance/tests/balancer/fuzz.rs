@@ -1,0 +1,182 @@
+//! A whole balancer under arbitrary sequences of inputs: stale news, late timeouts, switches of policy.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use evenkeel_balance::{
+    Call, Code, ConnectionId, Connectivity, Endpoint, HealthCheck, HealthSignal, Input, LbConfig, Load, Pick, Status,
+    UnknownService,
+};
+use proptest::{collection::vec, prelude::*};
+
+use crate::driver::{Driver, millis, policies, v4};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Endpoints, each with its addresses.
+    Resolved(Vec<Vec<u8>>),
+    ResolutionFailed,
+    /// Connections are counted back from the latest.
+    Connected(usize),
+    Disconnected(usize),
+    Health(usize, HealthSignal),
+    Stalled(usize),
+    Recovered(usize),
+    ExitIdle,
+    Wait(u64),
+    Oversleep(u64),
+    Configure(LbConfig),
+    CheckHealth(bool),
+    Call,
+    EndCall(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let connection = || 0..12_usize;
+    let signal = prop_oneof![
+        Just(HealthSignal::Serving),
+        Just(HealthSignal::NotServing),
+        Just(HealthSignal::ServiceUnknown),
+        Just(HealthSignal::Ended(Status::unavailable("over"))),
+        Just(HealthSignal::Ended(Status::new(Code::Unimplemented, "none"))),
+    ];
+    prop_oneof![
+        3 => vec(vec(1..7_u8, 1..4), 0..5).prop_map(Step::Resolved),
+        1 => Just(Step::ResolutionFailed),
+        8 => connection().prop_map(Step::Connected),
+        5 => connection().prop_map(Step::Disconnected),
+        4 => (connection(), signal).prop_map(|(connection, signal)| Step::Health(connection, signal)),
+        1 => connection().prop_map(Step::Stalled),
+        1 => connection().prop_map(Step::Recovered),
+        2 => Just(Step::ExitIdle),
+        3 => (0..40_000_u64).prop_map(Step::Wait),
+        1 => (0..400_000_u64).prop_map(Step::Oversleep),
+        1 => config().prop_map(Step::Configure),
+        1 => any::<bool>().prop_map(Step::CheckHealth),
+        3 => Just(Step::Call),
+        2 => (0..9_usize).prop_map(Step::EndCall),
+    ]
+}
+
+fn config() -> impl Strategy<Value = LbConfig> {
+    let configs = [
+        r#"[{"pick_first":{}}]"#,
+        r#"[{"pick_first":{"shuffleAddressList":true}}]"#,
+        r#"[{"round_robin":{}}]"#,
+        r#"[{"random":{}}]"#,
+        r#"[{"least_request":{"choiceCount":3}}]"#,
+    ];
+    prop::sample::select(Vec::from(configs)).prop_map(policies)
+}
+
+struct Fuzz {
+    driver: Driver,
+    calls: Vec<Call>,
+    loads: Vec<Arc<Load>>,
+    listed: BTreeSet<u8>,
+}
+
+impl Fuzz {
+    fn new(config: &LbConfig) -> Self {
+        Self { driver: Driver::seeded(config, 1), calls: Vec::new(), loads: Vec::new(), listed: BTreeSet::new() }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Resolved(list) => self.resolve(&list),
+            Step::ResolutionFailed => self.driver.input(Input::ResolutionFailed(Status::unavailable("no answer"))),
+            Step::Connected(back) => self.with(back, Driver::connected),
+            Step::Disconnected(back) => self.with(back, |driver, id| driver.disconnected(id, "gone")),
+            Step::Health(back, signal) => self.with(back, |driver, id| driver.input(Input::Health(id, signal))),
+            Step::Stalled(back) => self.with(back, |driver, id| driver.input(Input::Stalled(id, "silent".into()))),
+            Step::Recovered(back) => self.with(back, |driver, id| driver.input(Input::Recovered(id))),
+            Step::ExitIdle => self.driver.input(Input::ExitIdle),
+            Step::Wait(wait) => self.driver.wait(millis(wait)),
+            Step::Oversleep(wait) => self.driver.oversleep(millis(wait)),
+            Step::Configure(config) => self.driver.configure(&config).expect("the config is good"),
+            Step::CheckHealth(on) => {
+                let check = HealthCheck { service: "svc".into(), unknown: UnknownService::IsUnhealthy };
+                self.driver.balancer.set_health_check(self.driver.now, on.then_some(check));
+            }
+            Step::Call => {
+                if let Pick::Call(call) = self.driver.pick_raw() {
+                    self.calls.push(call);
+                }
+            }
+            Step::EndCall(index) if index < self.calls.len() => drop(self.calls.swap_remove(index)),
+            Step::EndCall(_) => {}
+        }
+        // What a step has done to the core without the driver is seen at the next poll.
+        self.driver.oversleep(millis(0));
+        self.loads.extend(self.driver.balancer.subchannels().into_iter().map(|report| report.load));
+    }
+
+    fn resolve(&mut self, list: &[Vec<u8>]) {
+        self.listed = list.iter().flatten().copied().collect();
+        let endpoints = list.iter().filter_map(|addresses| Endpoint::with_addresses(addresses.iter().copied().map(v4)));
+        self.driver.input(Input::Resolved(endpoints.collect()));
+    }
+
+    fn with(&mut self, back: usize, act: impl FnOnce(&mut Driver, ConnectionId)) {
+        let history = self.driver.history();
+        if let Some(at) = history.len().checked_sub(back + 1) {
+            act(&mut self.driver, history[at]);
+        }
+    }
+
+    /// What holds at any moment.
+    fn check(&mut self) {
+        let reports = self.driver.balancer.subchannels();
+        assert!(reports.iter().all(|report| self.listed.iter().any(|&n| v4(n) == report.address)), "{reports:?}");
+        for report in &reports {
+            let connected = self.driver.open.contains_key(&report.address);
+            assert_eq!(report.state.connection == Connectivity::Ready, connected, "{report:?}");
+        }
+        match (self.driver.pick_raw(), self.driver.balancer.connectivity()) {
+            (Pick::Call(call), Connectivity::Ready) => {
+                assert!(self.driver.open.contains_key(&self.driver.address_of(&call)));
+            }
+            (Pick::Queue, Connectivity::Connecting)
+            | (Pick::Idle, Connectivity::Idle)
+            | (Pick::Fail(_), Connectivity::TransientFailure) => {}
+            (pick, connectivity) => panic!("{pick:?} while {connectivity}"),
+        }
+    }
+
+    /// However it got here, the channel connects if it can, and lets go of everything in the end.
+    fn finish(mut self) {
+        self.driver.let_all_connect();
+        for report in self.driver.balancer.subchannels() {
+            assert_eq!(report.state.connection, Connectivity::Ready, "{report:?}");
+        }
+        assert_eq!(self.driver.open.is_empty(), self.listed.is_empty());
+
+        self.driver.resolve([]);
+        assert!(self.driver.open.is_empty() && self.driver.dialling.is_empty());
+        assert_eq!(self.driver.balancer.subchannels().len(), 0);
+        assert_eq!(self.driver.balancer.next_timeout(), None);
+        self.calls.clear();
+        assert!(self.loads.iter().all(|load| load.in_flight() == 0));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_core_stays_sound(start in config(), steps in vec(step(), 1..80)) {
+        let mut fuzz = Fuzz::new(&start);
+        for step in steps {
+            fuzz.take(step);
+            fuzz.check();
+        }
+        fuzz.finish();
+    }
+
+    #[test]
+    fn equal_inputs_give_equal_outputs(start in config(), steps in vec(step(), 1..60)) {
+        let play = || {
+            let mut fuzz = Fuzz::new(&start);
+            steps.iter().cloned().for_each(|step| fuzz.take(step));
+            (fuzz.driver.dialled, fuzz.driver.closed, fuzz.driver.published, format!("{:?}", fuzz.driver.balancer))
+        };
+        prop_assert_eq!(play(), play());
+    }
+}
