@@ -58,6 +58,11 @@ pub trait Observer: fmt::Debug + Send + Sync {
     fn finished(&self, outcome: &Outcome);
 }
 
+/// Learns nothing.
+impl Observer for () {
+    fn finished(&self, _: &Outcome) {}
+}
+
 impl Route {
     /// A route over `subchannel`, whose calls are counted in `load` and whose outcomes go to `observer`.
     pub fn new(subchannel: SubchannelId, load: Arc<Load>, observer: Option<Arc<dyn Observer>>) -> Self {

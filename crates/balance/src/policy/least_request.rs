@@ -62,7 +62,9 @@ pub struct FewestInFlight {
 }
 
 impl Choose for FewestInFlight {
-    fn picker(&mut self, ready: Vec<Candidate>, _: &mut Entropy) -> Arc<dyn Picker> {
+    type Memory = ();
+
+    fn picker(&mut self, ready: Vec<Candidate<()>>, _: &mut Entropy) -> Arc<dyn Picker> {
         let routes = ready.into_iter().map(|candidate| candidate.route).collect();
         Arc::new(Draw { choices: self.choices, routes })
     }

@@ -15,24 +15,29 @@ use crate::{
 
 /// How a petiole policy chooses among ready endpoints: all that tells one such policy from another.
 pub trait Choose: fmt::Debug + Send + 'static {
-    /// A picker over the endpoints that are ready now: at least one, in a stable order.
-    fn picker(&mut self, ready: Vec<Candidate>, entropy: &mut Entropy) -> Arc<dyn Picker>;
+    /// What the policy learns of an endpoint from how its calls end; `()` where it learns nothing.
+    type Memory: Observer + 'static;
 
-    /// Who hears how the calls of a new endpoint end. Default: nobody.
-    fn observer(&mut self, endpoint: &Endpoint) -> Option<Arc<dyn Observer>> {
+    /// A picker over the endpoints that are ready now: at least one, in a stable order.
+    fn picker(&mut self, ready: Vec<Candidate<Self::Memory>>, entropy: &mut Entropy) -> Arc<dyn Picker>;
+
+    /// The memory of a new endpoint, kept for as long as the endpoint is listed. Default: none.
+    fn remember(&mut self, endpoint: &Endpoint) -> Option<Arc<Self::Memory>> {
         let _ = endpoint;
         None
     }
 }
 
 /// An endpoint that is ready.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
-pub struct Candidate {
+pub struct Candidate<M> {
     /// Where its calls go and what it carries.
     pub route: Arc<Route>,
     /// Its weight, from the resolver.
     pub weight: u32,
+    /// What [`Choose::remember`] made for it.
+    pub memory: Option<Arc<M>>,
 }
 
 type LeafId = u32;
@@ -42,9 +47,9 @@ type LeafId = u32;
 /// It keeps every endpoint connected and picks only among those that are READY; with none READY, calls queue while one
 /// is CONNECTING and fail when all are out.
 #[derive(Debug)]
-pub struct Petiole<C> {
+pub struct Petiole<C: Choose> {
     choose: C,
-    leaves: BTreeMap<LeafId, Stem>,
+    leaves: BTreeMap<LeafId, Stem<C::Memory>>,
     by_addresses: BTreeMap<Vec<Address>, LeafId>,
     /// Which leaves hold which subchannel.
     holders: BTreeSet<(SubchannelId, LeafId)>,
@@ -63,9 +68,10 @@ enum Resolution {
 
 /// An endpoint and its leaf.
 #[derive(Debug)]
-struct Stem {
+struct Stem<M> {
     leaf: Leaf,
     weight: u32,
+    memory: Option<Arc<M>>,
 }
 
 impl<C: Choose> Petiole<C> {
@@ -112,13 +118,20 @@ impl<C: Choose> Petiole<C> {
     fn admit(&mut self, endpoint: &Endpoint) -> LeafId {
         let id = self.next_id;
         self.next_id += 1;
-        let leaf = Leaf::new(Gate::Service, self.choose.observer(endpoint));
-        self.leaves.insert(id, Stem { leaf, weight: endpoint.weight });
+        let memory = self.choose.remember(endpoint);
+        let observer = memory.clone().map(|memory| memory as Arc<dyn Observer>);
+        let leaf = Leaf::new(Gate::Service, observer);
+        self.leaves.insert(id, Stem { leaf, weight: endpoint.weight, memory });
         id
     }
 
     /// Lets a leaf act, keeps it out of IDLE, and notes which subchannels it holds afterwards.
-    fn with_leaf(&mut self, id: LeafId, ctx: &mut Context<'_>, act: impl FnOnce(&mut Stem, &mut Context<'_>)) {
+    fn with_leaf(
+        &mut self,
+        id: LeafId,
+        ctx: &mut Context<'_>,
+        act: impl FnOnce(&mut Stem<C::Memory>, &mut Context<'_>),
+    ) {
         let Some(stem) = self.leaves.get_mut(&id) else { return };
         let before = stem.leaf.held().to_vec();
         act(stem, ctx);
@@ -168,7 +181,7 @@ impl<C: Choose> Petiole<C> {
             matches!(stem.leaf.state(ctx), LeafState::Ready(_))
                 .then(|| stem.leaf.route(ctx))
                 .flatten()
-                .map(|route| Candidate { route, weight: stem.weight })
+                .map(|route| Candidate { route, weight: stem.weight, memory: stem.memory.clone() })
         });
         let ready = ready.collect();
         self.choose.picker(ready, ctx.entropy())

@@ -22,7 +22,9 @@ impl PolicyFactory for Random {
 }
 
 impl Choose for Random {
-    fn picker(&mut self, ready: Vec<Candidate>, _: &mut Entropy) -> Arc<dyn Picker> {
+    type Memory = ();
+
+    fn picker(&mut self, ready: Vec<Candidate<()>>, _: &mut Entropy) -> Arc<dyn Picker> {
         Arc::new(Lot { routes: ready.into_iter().map(|candidate| candidate.route).collect() })
     }
 }

@@ -25,7 +25,9 @@ impl PolicyFactory for RoundRobin {
 }
 
 impl Choose for RoundRobin {
-    fn picker(&mut self, ready: Vec<Candidate>, entropy: &mut Entropy) -> Arc<dyn Picker> {
+    type Memory = ();
+
+    fn picker(&mut self, ready: Vec<Candidate<()>>, entropy: &mut Entropy) -> Arc<dyn Picker> {
         // A random start keeps many clients that resolve the same list from all beginning at its head.
         let next = AtomicUsize::new(entropy.below(ready.len()));
         Arc::new(Turns { routes: ready.into_iter().map(|candidate| candidate.route).collect(), next })
