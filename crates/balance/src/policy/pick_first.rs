@@ -251,7 +251,12 @@ impl Leaf {
         }
     }
 
+    /// Tries the addresses in turn, unless another holder has already connected one of them.
     fn begin_pass(&mut self, ctx: &mut Context<'_>) {
+        let is_connected = |id| ctx.state(id).is_some_and(|state| state.connection == Connectivity::Ready);
+        if let Some(id) = self.held.iter().copied().find(|&id| is_connected(id)) {
+            return self.connected(id, ctx);
+        }
         self.phase = Phase::Connecting { tried: 0, failed: BTreeSet::new(), next_at: None };
         self.try_next(ctx);
     }

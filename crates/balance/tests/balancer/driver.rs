@@ -153,12 +153,12 @@ impl Driver {
 
     /// Accepts every attempt and wakes every policy, for long enough that any backoff ends.
     pub(crate) fn let_all_connect(&mut self) {
-        for _ in 0..200 {
+        for _ in 0..40 {
             self.input(Input::ExitIdle);
             while let Some(&id) = self.dialling.values().next() {
                 self.connected(id);
             }
-            self.wait(secs(1));
+            self.wait(secs(5));
         }
     }
 

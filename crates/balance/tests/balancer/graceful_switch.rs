@@ -1,8 +1,8 @@
 //! One policy taking over from another without a gap.
 
-use evenkeel_balance::{Connectivity, Input, LbConfig, Status};
+use evenkeel_balance::{Connectivity, Endpoint, Input, LbConfig, Status};
 
-use crate::driver::{Driver, Placed, policies, v4};
+use crate::driver::{Driver, Placed, policies, v4, v6};
 
 #[test]
 fn policies_share_connections_so_that_a_switch_reconnects_nothing() {
@@ -14,6 +14,20 @@ fn policies_share_connections_so_that_a_switch_reconnects_nothing() {
     }
     assert_eq!((driver.dialled.len(), driver.closed.len()), (3, 0));
     assert!(driver.published.iter().skip(4).all(|&state| state == Connectivity::Ready), "{:?}", driver.published);
+}
+
+#[test]
+fn a_switch_keeps_to_the_address_that_is_connected_though_it_is_not_the_first() {
+    let mut driver = Driver::new("round_robin");
+    driver.input(Input::Resolved(vec![Endpoint::with_addresses([v6(1), v4(1)]).unwrap()]));
+    driver.refuse(&v6(1));
+    driver.accept(&v4(1));
+    driver.take_dialled();
+    for policy in ["random", "pick_first"] {
+        driver.configure(&LbConfig::of(policy)).unwrap();
+        assert_eq!(driver.pick(), Placed::On(v4(1)), "{policy}");
+    }
+    assert_eq!((driver.dialled, driver.closed), (vec![], vec![]));
 }
 
 #[test]
