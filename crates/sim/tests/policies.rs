@@ -134,6 +134,17 @@ fn a_server_that_stays_frozen_is_given_up_and_dialled_again() {
 }
 
 #[test]
+fn a_server_that_is_slow_and_answers_pings_is_not_taken_for_a_frozen_one() {
+    for policy in PETIOLES {
+        let mut scenario = scenario(policy, vec![server().slow(200.0)]);
+        scenario.rate = 0.2;
+        let trace = play(&scenario);
+        assert_eq!((trace.failures().count(), dials(&trace, 0)), (0, 1), "{policy}");
+        assert_eq!(trace.connection_events(0, ConnectionEvent::Stalled).count(), 0, "{policy}");
+    }
+}
+
+#[test]
 fn a_server_that_is_not_serving_gets_no_calls_and_loses_none() {
     for policy in PETIOLES {
         let mut scenario = scenario(policy, vec![server(), server().not_serving(secs(10)..secs(20))]);
