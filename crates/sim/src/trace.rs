@@ -137,3 +137,61 @@ impl fmt::Display for ConnectionEvent {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::ZERO + Duration::from_millis(millis)
+    }
+
+    /// Two calls that end well, on servers 0 and 1, and one that is never placed.
+    fn trace() -> Trace {
+        let call = |picked, ended, code| CallRecord { arrived: at(0), picked, ended: at(ended), code };
+        let connected = ConnectionRecord { at: at(1), server: 1, event: ConnectionEvent::Connected };
+        Trace {
+            calls: vec![
+                call(Some((at(1), 0)), 10, Code::Ok),
+                call(Some((at(2), 1)), 30, Code::Ok),
+                call(None, 50, Code::DeadlineExceeded),
+            ],
+            connections: vec![connected],
+            in_flight: vec![0, 0],
+        }
+    }
+
+    #[test]
+    fn picks_are_counted_by_server_and_time() {
+        let trace = trace();
+        assert_eq!([0, 1, 2].map(|server| trace.picks(server)), [1, 1, 0]);
+        let millis = Duration::from_millis;
+        assert_eq!(trace.picks_between(1, millis(2), millis(3)), 1);
+        assert_eq!(trace.picks_between(1, millis(0), millis(2)), 0, "the end is not part of the span");
+    }
+
+    #[test]
+    fn latencies_are_those_of_calls_that_ended_well() {
+        let millis = |millis| Some(Duration::from_millis(millis));
+        assert_eq!([0, 99, 100, 101].map(|percent| trace().latency(percent)), [10, 10, 30, 30].map(millis));
+        assert_eq!(Trace::default().latency(50), None);
+    }
+
+    #[test]
+    fn the_text_holds_everything() {
+        let expected = "\
+calls 3 failed 1
+latency p50 10000us
+latency p90 10000us
+latency p99 10000us
+latency p100 30000us
+server 0 picks 1 in_flight 0
+server 1 picks 1 in_flight 0
+connection 0.001000000s server 1 connected
+call 0.000000000s picked 0.001000000s server 0 ended 0.010000000s OK
+call 0.000000000s picked 0.002000000s server 1 ended 0.030000000s OK
+call 0.000000000s never picked ended 0.050000000s DEADLINE_EXCEEDED
+";
+        assert_eq!(trace().to_string(), expected);
+    }
+}
