@@ -217,3 +217,69 @@ async fn max_concurrent_streams_of_one_queues_calls_and_fails_none() {
     }
     assert_eq!(server.most_at_once(), 1);
 }
+
+#[tokio::test]
+async fn unix_sockets_are_reached_by_path() {
+    let path = std::env::temp_dir().join(format!("evenkeel-channel-{}.sock", std::process::id()));
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let (_reporter, health) = evenkeel_health::service();
+    let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+    let server = tokio::spawn(tonic::transport::Server::builder().add_service(health).serve_with_incoming(incoming));
+
+    let channel = Channel::builder(format!("unix:{}", path.display())).build().unwrap();
+    let mut client = evenkeel_proto::health::health_client::HealthClient::new(channel);
+    let answer = client.check(evenkeel_proto::health::HealthCheckRequest::default()).await;
+    server.abort();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(answer.unwrap().into_inner().status, 1, "SERVING");
+}
+
+#[tokio::test]
+async fn a_resolver_of_ones_own_changes_endpoints_and_config_under_running_calls() {
+    use evenkeel_channel::naming::{Resolution, Resolver, Updates};
+
+    struct Script(tokio::sync::mpsc::UnboundedReceiver<Resolution>);
+    impl Resolver for Script {
+        fn run(mut self: Box<Self>, updates: Updates) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(async move {
+                while let Some(resolution) = self.0.recv().await {
+                    updates.send(Ok(resolution));
+                }
+            })
+        }
+    }
+
+    let servers = [Server::start().await, Server::start().await];
+    let endpoint = |server: &Server| evenkeel_channel::balance::Endpoint::new(server.address);
+    let (send, receive) = tokio::sync::mpsc::unbounded_channel();
+    let channel = Channel::builder("scripted").resolver(Box::new(Script(receive))).build().unwrap();
+    let mut client = EchoClient::new(channel.clone());
+    let mut reports = channel.reports();
+
+    send.send(Resolution::new(vec![endpoint(&servers[0])])).unwrap();
+    client.unary(request("x")).await.unwrap();
+    assert_eq!(reports.borrow().policy, "pick_first");
+
+    let both = Resolution::new(servers.iter().map(endpoint).collect());
+    let config = r#"{"loadBalancingConfig":[{"round_robin":{}}]}"#;
+    send.send(both.clone().with_service_config(config)).unwrap();
+    ready(&channel, 2).await;
+    reports.wait_for(|report| report.policy == "round_robin").await.unwrap();
+    while servers[1].calls() == 0 {
+        client.unary(request("x")).await.unwrap();
+    }
+
+    // A config that is refused leaves the one before in force, and says so (gRFC A21).
+    send.send(both.with_service_config(r#"{"loadBalancingConfig":[{"nobody_has_it":{}}]}"#)).unwrap();
+    let report = reports.wait_for(|report| report.config_error.is_some()).await.unwrap().clone();
+    assert_eq!(report.policy, "round_robin");
+    assert!(report.config_error.as_ref().unwrap().contains("nobody_has_it"));
+
+    send.send(Resolution::new(vec![endpoint(&servers[1])])).unwrap();
+    reports.wait_for(|report| report.endpoints.len() == 1).await.unwrap();
+    let before = servers[1].calls();
+    for _ in 0..10 {
+        client.unary(request("x")).await.unwrap();
+    }
+    assert_eq!(servers[1].calls(), before + 10);
+}

@@ -1,6 +1,7 @@
 //! A tonic server for tests: echoes, counts, can be stopped, and can be killed.
 
 #![allow(clippy::unwrap_used, reason = "a test's server fails its test")]
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::{
     net::SocketAddr,
@@ -74,7 +75,6 @@ impl Server {
         Self::launch(TcpListener::bind(address).await.unwrap(), |builder| builder)
     }
 
-    #[allow(dead_code, reason = "not every test file tunes its servers")]
     pub(crate) async fn start_with(
         tune: impl FnOnce(tonic::transport::Server) -> tonic::transport::Server + Send + 'static,
     ) -> Self {
@@ -104,7 +104,6 @@ impl Server {
     }
 
     /// Stops as a good server does: GOAWAY, and running calls finish.
-    #[allow(dead_code, reason = "not every test file stops its servers")]
     pub(crate) async fn stop(mut self) {
         self.health.shutdown();
         self.stop.send_replace(true);
@@ -123,12 +122,10 @@ impl Server {
         *self.counts.begun.borrow()
     }
 
-    #[allow(dead_code, reason = "not every test file asks")]
     pub(crate) fn most_at_once(&self) -> u64 {
         self.counts.most.load(SeqCst)
     }
 
-    #[allow(dead_code, reason = "not every test file waits for it")]
     pub(crate) async fn until_calls(&self, calls: u64) {
         within(self.counts.begun.subscribe().wait_for(|begun| *begun >= calls)).await;
     }
