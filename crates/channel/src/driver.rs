@@ -63,6 +63,8 @@ pub(crate) struct State {
     update: Update,
     version: u64,
     connections: Connections,
+    /// Whether the newest snapshot is out of date.
+    stale: bool,
     attempts: BTreeMap<ConnectionId, AbortHandle>,
     watches: BTreeMap<ConnectionId, AbortHandle>,
     last_report: Arc<Report>,
@@ -79,6 +81,7 @@ impl State {
             update: Balancer::dormant(),
             version: 0,
             connections: Connections::default(),
+            stale: false,
             attempts: BTreeMap::new(),
             watches: BTreeMap::new(),
             last_report: report,
@@ -122,6 +125,7 @@ impl Driver {
                     return connection.close();
                 }
                 self.state.connections.insert(id, connection);
+                self.state.stale = true;
                 Input::Connected(id)
             }
             Message::Input(input) => input,
@@ -193,7 +197,6 @@ impl Driver {
 
     /// Does what the balancer wants done, then tells the world.
     fn act(&mut self) {
-        let mut changed = false;
         while let Some(action) = self.balancer.poll_action(self.shared.clock.now()) {
             match action {
                 Action::Connect { connection, address } => self.connect(connection, address),
@@ -206,12 +209,12 @@ impl Driver {
                 }
                 Action::Publish(update) => {
                     self.state.update = update;
-                    changed = true;
+                    self.state.stale = true;
                 }
             }
         }
         self.report();
-        if changed {
+        if std::mem::take(&mut self.state.stale) {
             self.publish();
         }
     }
@@ -241,6 +244,7 @@ impl Driver {
             watch.abort();
         }
         if let Some(connection) = self.state.connections.remove(id) {
+            self.state.stale = true;
             connection.close();
         }
     }

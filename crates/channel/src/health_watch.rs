@@ -39,6 +39,11 @@ async fn watch(
     service: &str,
     tell: &impl Fn(HealthSignal),
 ) -> Result<Status, Status> {
+    if connection.stream_limit() < 2 {
+        let peer = connection.peer();
+        tracing::warn!(target: "evenkeel::channel", endpoint = %peer, "not health-checked: it allows one stream at a time, and calls need that");
+        return Ok(Status::new(Code::Unimplemented, "the server allows one stream at a time"));
+    }
     let broken = |error: StreamError| error.status(connection.peer());
     let (mut outgoing, mut incoming) =
         connection.open(head(authority)?, false, Purpose::Watch).await.map_err(broken)?;

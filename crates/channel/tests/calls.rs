@@ -204,7 +204,10 @@ async fn a_peer_that_accepts_and_says_nothing_is_never_ready() {
 #[tokio::test]
 async fn max_concurrent_streams_of_one_queues_calls_and_fails_none() {
     let server = Server::start_with(|builder| builder.max_concurrent_streams(1)).await;
-    let channel = round_robin(&[&server]);
+    // A Watch would take the only stream, so that there is none for calls.
+    let check = HealthCheck { service: String::new(), unknown: UnknownService::IsUnhealthy };
+    let channel = Channel::builder(servers::target(&[&server])).policy("round_robin").health_check(check);
+    let channel = channel.build().unwrap();
     ready(&channel, 1).await;
     let calls: Vec<_> = (0..100)
         .map(|_| {

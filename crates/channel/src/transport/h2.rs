@@ -139,13 +139,18 @@ impl Connection {
     }
 
     fn try_permit(&self, purpose: Purpose) -> Option<Permit> {
-        let limit = self.send.current_max_send_streams();
+        let limit = self.stream_limit();
         let more = |open: usize| (open < limit).then_some(open + 1);
         self.shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
         if purpose == Purpose::Call {
             self.shared.activity.sent();
         }
         Some(Permit { shared: Arc::clone(&self.shared), purpose })
+    }
+
+    /// How many streams the peer allows at a time.
+    pub(crate) fn stream_limit(&self) -> usize {
+        self.send.current_max_send_streams()
     }
 
     /// Where it leads.
