@@ -163,8 +163,8 @@ impl Subchannels {
         let attempt = subchannel.attempt.wrapping_add(1);
         subchannel.attempt = attempt;
         let address = subchannel.address.clone();
-        // While it fails, the last error says more than "connecting" would.
-        let reason = if subchannel.failures > 0 { subchannel.reason.clone() } else { "connecting".to_owned() };
+        // How the last connection or attempt ended says more than "connecting" would.
+        let reason = if attempt > 1 { subchannel.reason.clone() } else { "connecting".to_owned() };
         subchannel.become_(now, State::Connecting { deadline: now + timeout }, reason);
         let connection = ConnectionId { subchannel: id, attempt };
         self.actions.push_back(Action::Connect { connection, address });
