@@ -231,3 +231,69 @@ fn smallest_ttl(families: [&Records; 2]) -> Duration {
     let found = families.into_iter().filter(|records| !records.addresses.is_empty());
     found.map(|records| records.ttl).min().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn records(addresses: &[&str], ttl: u64) -> Result<Records, ResolveError> {
+        let addresses = addresses.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect();
+        Ok(Records { addresses, ttl: Duration::from_secs(ttl), exists: true })
+    }
+
+    fn servfail() -> ResolveError {
+        ResolveError::new(FailureKind::Server, "SERVFAIL")
+    }
+
+    fn state() -> State {
+        State::new("web.example", 80, &Options::default())
+    }
+
+    fn after(state: &mut State, v4: Result<Records, ResolveError>, v6: Result<Records, ResolveError>) -> Step {
+        state.handle_answer(Answer { v4, v6 }, Reason::Expired, 0.5)
+    }
+
+    #[test]
+    fn the_smallest_ttl_of_a_family_with_addresses_is_the_time_to_the_next_look_up_within_bounds() {
+        let mut state = state();
+        let mut next = |v4, v6| after(&mut state, v4, v6).next;
+        assert_eq!(next(records(&["10.0.0.1"], 30), records(&["fd00::1"], 20)), Next::Refresh(Duration::from_secs(20)));
+        assert_eq!(next(records(&["10.0.0.1"], 30), records(&[], 0)), Next::Refresh(Duration::from_secs(30)));
+        assert_eq!(
+            next(records(&["10.0.0.1"], 0), records(&[], 9)),
+            Next::Refresh(Duration::from_secs(1)),
+            "the floor"
+        );
+        let most = Options::default().max_interval;
+        assert_eq!(next(records(&["10.0.0.1"], 1 << 31), records(&[], 9)), Next::Refresh(most), "the ceiling");
+    }
+
+    #[test]
+    fn a_family_that_fails_keeps_its_last_addresses_and_is_retried() {
+        let mut state = state();
+        after(&mut state, records(&["10.0.0.1"], 60), records(&["fd00::1"], 60));
+        let step = after(&mut state, records(&["10.0.0.2"], 60), Err(servfail()));
+        let expected = ["10.0.0.2:80", "[fd00::1]:80"].map(|text| text.parse().unwrap()).into_iter().collect();
+        assert_eq!(step.news, Some(Ok(expected)));
+        let Next::Refresh(delay) = step.next else { panic!("{step:?}") };
+        assert!(delay < Duration::from_secs(2), "no later than a retry: {delay:?}");
+    }
+
+    #[test]
+    fn failures_are_told_once_retried_later_and_later_and_their_end_is_told() {
+        let mut state = state();
+        after(&mut state, records(&["10.0.0.1"], 60), records(&[], 60));
+        let first = after(&mut state, Err(servfail()), Err(servfail()));
+        assert_eq!(first.news, Some(Err(servfail())));
+        let second = after(&mut state, Err(servfail()), Err(servfail()));
+        assert_eq!(second.news, None);
+        let (Next::Retry(first), Next::Retry(second)) = (first.next, second.next) else {
+            panic!("a failure is retried")
+        };
+        assert!(second > first, "{first:?}, then {second:?}");
+        let recovered = after(&mut state, records(&["10.0.0.1"], 60), records(&[], 60));
+        assert!(matches!(recovered.news, Some(Ok(list)) if list.len() == 1), "the same list ends the failure");
+    }
+}
