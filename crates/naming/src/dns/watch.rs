@@ -238,6 +238,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "one side of a look-up, which may have failed")]
     fn records(addresses: &[&str], ttl: u64) -> Result<Records, ResolveError> {
         let addresses = addresses.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect();
         Ok(Records { addresses, ttl: Duration::from_secs(ttl), exists: true })
