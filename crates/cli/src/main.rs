@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to its terminal")]
 
 mod check;
+mod demo;
 mod logging;
 mod proxy;
 mod signals;
@@ -25,6 +26,9 @@ struct Evenkeel {
 enum Command {
     Proxy(proxy::Args),
     Check(check::Args),
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DemoBackend(demo::BackendArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +53,13 @@ fn main() -> ExitCode {
                 logging.start("off");
                 check::run(args).await
             }
+            Command::Demo(args) => {
+                if args.may_log() {
+                    logging.start("off");
+                }
+                demo::run(args).await
+            }
+            Command::DemoBackend(args) => demo::serve_backend(args).await,
         }
     })
 }

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     drain_timeout: Duration,
 }
 
-fn policy_names() -> PossibleValuesParser {
+pub(crate) fn policy_names() -> PossibleValuesParser {
     PossibleValuesParser::new(Policies::standard().names())
 }
 
