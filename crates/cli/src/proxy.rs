@@ -16,7 +16,7 @@ const DEFAULT_POLICY: &str = "least_request";
 #[derive(Debug, clap::Args)]
 #[allow(clippy::doc_markdown, reason = "help texts are for terminals")]
 pub(crate) struct Args {
-    /// The service: dns:///name:port, ipv4:ADDR:PORT[,…], ipv6:[ADDR]:PORT[,…], unix:PATH, or host:port[,host:port…]
+    /// The service: dns:///name:port, ipv4:ADDR:PORT,…, ipv6:…, unix:PATH, or host:port,host:port…
     target: String,
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
