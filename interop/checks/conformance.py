@@ -1,0 +1,64 @@
+"""gRPC's own interop cases: grpc-go's client through the proxy, and Evenkeel's channel straight to the server."""
+
+import os
+import pathlib
+import socket
+import subprocess
+
+from .peers import BIN, INTEROP, Child, eventually, missing
+from .report import expect
+
+CASES = [
+    "empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "empty_stream",
+    "timeout_on_sleeping_server", "cancel_after_begin", "cancel_after_first_response", "status_code_and_message",
+    "special_status_message", "custom_metadata", "unimplemented_method", "unimplemented_service", "rpc_soak",
+    "channel_soak", "orca_per_rpc", "orca_oob", "pick_first_unary",
+]
+
+
+def run(peers, report):
+    own = pathlib.Path(os.environ.get("EVENKEEL_INTEROP", INTEROP.parent / "target/release/evenkeel-interop"))
+    if reason := missing("grpc-go"):
+        for case in CASES:
+            report.skip(f"interop {case}", reason)
+        return
+    server = server_at(peers)
+    server.address = f"127.0.0.1:{server.port}"
+    # grpc-go's interop server never says who it is; the echo backends serve the same tests and do.
+    named = [peers.backend("grpc-go", f"b{n}") for n in range(3)]
+    through = server if peers.direct else peers.proxy([server], "--no-health-check")
+    first = named[0] if peers.direct else peers.proxy(named, "--policy", "pick_first")
+    for case in CASES:
+        target = (first if case == "pick_first_unary" else through).address
+        report.check(f"interop grpc-go client: {case}", lambda: passes(BIN / "grpc-go-client", target, case))
+    for case in CASES:
+        name = f"interop Evenkeel's channel: {case}"
+        target = (named[0] if case == "pick_first_unary" else server).address
+        if own.exists():
+            report.check(name, lambda: passes(own, target, case))
+        else:
+            report.skip(name, f"{own} is not built")
+
+
+def server_at(peers):
+    """grpc-go's interop server wants a port by number: one that was free a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = peers.start(Child([BIN / "grpc-go-server", f"--port={port}"]))
+    server.port = port
+    eventually(lambda: answers(port), "the interop server does not listen")
+    return server
+
+
+def answers(port):
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def passes(client, target, case):
+    host, port = target.rsplit(":", 1)
+    ran = subprocess.run(
+        [client, f"--server_host={host}", f"--server_port={port}", f"--test_case={case}"],
+        capture_output=True, text=True, timeout=60)
+    expect(ran.returncode == 0, f"exit {ran.returncode}: {ran.stderr.strip()[-600:]}")

@@ -1,0 +1,143 @@
+"""Backends that die, drain and hang under load: which calls failed, and where the others went.
+
+The judge is the load's own record of each call (start, latency, code, who answered), joined for the hung backend
+with its list of arrivals, which it tells after it has woken.
+"""
+
+import collections
+import csv
+import pathlib
+import signal
+import time
+
+from .peers import ECHO, missing
+from .report import expect
+
+RETRY = {
+    "methodConfig": [{
+        "name": [{"service": ECHO}],
+        "retryPolicy": {
+            "maxAttempts": 4, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        },
+    }],
+}
+# How long an event may take to be noticed by processes that share two busy cores.
+NOTICE = 0.1
+
+Call = collections.namedtuple("Call", "number start latency code backend")
+
+
+def run(peers, report):
+    checks = {
+        "kill -9 and restart at 1000 calls/s": lambda: killed(peers, {}, most_failures=10),
+        "kill -9 and restart at 1000 calls/s with a retryPolicy": lambda: killed(peers, RETRY, most_failures=0),
+        "NOT_SERVING at 1000 calls/s": lambda: not_serving(peers),
+        "SIGSTOP for 3 s at 500 calls/s, least_request": lambda: stopped(peers),
+    }
+    for name, body in checks.items():
+        if reason := missing("grpc-go"):
+            report.skip(name, reason)
+            continue
+        report.check(name, body)
+        peers.clear()
+
+
+class Trial:
+    """Three backends under load for a while."""
+
+    def __init__(self, peers, rate, seconds, policy, service_config):
+        self.peers = peers
+        self.output = pathlib.Path(peers.folder.name) / "calls.csv"
+        self.backends = [peers.backend("grpc-go", f"b{n}") for n in range(3)]
+        options = (f"--rate={rate}", f"--duration={seconds}s", "--delay-ms=5", f"--output={self.output}")
+        if peers.direct:
+            target = ",".join(backend.address for backend in self.backends)
+            own = {"loadBalancingConfig": [{policy: {}}], "healthCheckConfig": {"serviceName": ECHO}}
+            self.load = peers.load(target, *options, service_config={**own, **service_config})
+        else:
+            proxy_options = ("--policy", policy.removesuffix("_experimental"), "--health-service", ECHO)
+            proxy = peers.proxy(self.backends, *proxy_options, service_config=service_config or None)
+            self.load = peers.load(proxy.address, *options)
+        self.began = time.time()
+
+    def until(self, second):
+        """Waits until so many seconds of load have passed; returns the time."""
+        time.sleep(max(0, self.began + second - time.time()))
+        return time.time()
+
+    def calls(self):
+        code = self.load.wait()
+        expect(code == 0, f"the load ended with {code}")
+        with self.output.open() as lines:
+            return [
+                Call(int(number), int(start) / 1e9, int(latency) / 1e6, code, backend)
+                for number, start, latency, code, backend in csv.reader(lines)
+            ]
+
+
+def killed(peers, service_config, most_failures):
+    trial = Trial(peers, 1000, 12, "round_robin", service_config)
+    victim = trial.backends[0]
+    trial.until(2)
+    victim.kill()
+    dead = time.time()
+    trial.until(5)
+    peers.backend("grpc-go", victim.name, victim.address)
+    back = time.time()
+    calls = trial.calls()
+
+    failures = [call for call in calls if call.code != "OK"]
+    late = [call for call in failures if call.start > dead + NOTICE]
+    expect(not late, f"{len(late)} calls that began after the death failed, e.g. {late[:3]}")
+    expect(len(failures) <= most_failures, f"{len(failures)} calls failed, e.g. {failures[:3]}")
+    regained = expect_share(calls, victim.name, back + 3, trial.began + 12)
+    return f"{len(failures)} failed of {len(calls)}, share 3 s after the restart {regained:.2f}"
+
+
+def not_serving(peers):
+    trial = Trial(peers, 1000, 9, "round_robin", {})
+    victim = trial.backends[0]
+    trial.until(2)
+    victim.ask("not_serving")
+    told = time.time()
+    trial.until(5)
+    serving = time.time()
+    victim.ask("serving")
+    calls = trial.calls()
+
+    failures = [call for call in calls if call.code != "OK"]
+    expect(not failures, f"{len(failures)} calls failed, e.g. {failures[:3]}")
+    strays = [call for call in calls if told + 1 < call.start < serving and call.backend == victim.name]
+    expect(not strays, f"{len(strays)} calls went to the backend that was not serving, e.g. {strays[:3]}")
+    regained = expect_share(calls, victim.name, serving + 2, trial.began + 9)
+    return f"none failed of {len(calls)}, share 2 s after its return {regained:.2f}"
+
+
+def stopped(peers):
+    trial = Trial(peers, 500, 11, "least_request_experimental", {})
+    victim = trial.backends[0]
+    trial.until(2)
+    victim.send(signal.SIGSTOP)
+    stop = time.time()
+    trial.until(5)
+    woken = time.time()
+    victim.send(signal.SIGCONT)
+    calls = trial.calls()
+    arrived = {int(number) for number in victim.ask("calls")}
+
+    bad = [call for call in calls if call.code != "OK" or call.latency > 2.2]
+    expect(len(bad) <= 40, f"{len(bad)} calls failed or were slower than 2.2 s, e.g. {bad[:3]}")
+    sent = [call for call in calls if stop + 1 < call.start < woken - NOTICE and call.number in arrived]
+    expect(not sent, f"{len(sent)} calls went to the stopped backend, e.g. {sent[:3]}")
+    regained = expect_share(calls, victim.name, woken + 3, trial.began + 11)
+    return f"{len(bad)} bad of {len(calls)}, share 3 s after it woke {regained:.2f}"
+
+
+def expect_share(calls, name, begin, end):
+    """The share of the calls begun in that time which the backend answered: about a third."""
+    answers = [call.backend for call in calls if begin < call.start < end]
+    expect(answers, "no call began in the time to be judged")
+    share = answers.count(name) / len(answers)
+    expect(0.25 < share < 0.42, f"its share is {share:.2f} of {len(answers)} calls, not a third")
+    return share
