@@ -20,12 +20,6 @@ def spread(peers, language):
         target, service_config = ",".join(b.address for b in backends), ROUND_ROBIN
     else:
         target, service_config = peers.proxy(backends, "--policy", "round_robin").address, None
-    # A channel with every backend connected spreads evenly; the first calls may come before that.
-    warm = peers.client(language, target, "spread", service_config=service_config) if not peers.direct else None
-    if warm:
-        result(warm)
-    cases = ("spread",) if not peers.direct else ("spread", "spread")
-    client = peers.client(language, target, *cases, service_config=service_config)
-    counts = [result(client) for _ in cases][-1]
+    counts = result(peers.client(language, target, "spread", service_config=service_config))
     expect(len(counts) == 3 and all(99 <= count <= 101 for count in counts.values()), f"{counts}")
     return counts

@@ -1,12 +1,18 @@
 """Every client through the proxy to every backend: what a call carries must arrive as it was sent."""
 
 from .peers import BACKENDS, CLIENTS, eventually, missing, result
+from .report import Failed
 
 # The backend counts given-up calls: `deadline` ends one too, so `cancel` comes first.
 CASES = [
-    "unary", "client_stream", "server_stream", "bidi_stream", "metadata", "trailers_only", "error_after_messages",
-    "status_details", "cancel", "deadline", "large",
+    "unary", "client_stream", "server_stream", "bidi_stream", "metadata", "repeated_metadata", "trailers_only",
+    "error_after_messages", "status_details", "cancel", "deadline", "large",
 ]
+# What two peers do without Evenkeel: (client, backend, case) and the words of the error.
+PEER_FACTS = {
+    # At the deadline the backend may reset the call before C-core's own timer: that reads as CANCELLED.
+    ("grpcio", "grpc-go", "deadline"): "StatusCode.CANCELLED",
+}
 
 
 def run(peers, report):
@@ -23,8 +29,19 @@ def run(peers, report):
 def pair(peers, report, client_language, backend_language, name):
     backend = peers.backend(backend_language)
     target = backend.address if peers.direct else peers.proxy([backend]).address
-    client = peers.client(client_language, target, *CASES)
-    for case in CASES:
-        report.check(f"{name}: {case}", lambda: result(client) and None)
+    cases = [case for case in CASES if case != "repeated_metadata" or "node" not in (client_language, backend_language)]
+    client = peers.client(client_language, target, *cases)
+    for case in cases:
+        fact = PEER_FACTS.get((client_language, backend_language, case)) if peers.direct else None
+        report.check(f"{name}: {case}", lambda: outcome(client, fact))
     report.check(f"{name}: both cancellations reach the backend", lambda: eventually(
         lambda: backend.ask("stats")["cancelled"] >= 2, f"the backend saw {backend.ask('stats')}"))
+
+
+def outcome(client, fact):
+    try:
+        result(client)
+    except Failed as error:
+        if not (fact and fact in str(error)):
+            raise
+        return f"{fact} is these peers' own doing"

@@ -118,7 +118,8 @@ const handlers = {
   async BidiStream(call) {
     const echo = new Call(call);
     try {
-      for await (const request of call) {
+      // Leaving the loop must not close the half of the call that is still to be ended.
+      for await (const request of call.iterator({ destroyOnReturn: false })) {
         for (let n = 0; n < Math.max(request.repeat, 1); n += 1) await echo.write(request);
       }
       call.end(echo.trailers);

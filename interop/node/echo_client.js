@@ -65,9 +65,16 @@ async function echoes(payload) {
   assert(payload.equals(reply.payload), `got ${reply.payload.length} bytes back`);
 }
 
+// Node's HTTP/2 joins repeated text values with ", ", which gRPC calls equivalent; values of bytes stay apart.
 function sameEchoes(where, metadata) {
-  for (const [key, values] of Object.entries(echoed)) assert.deepEqual(metadata.get(key), values, `${where}: ${key}`);
+  for (const [key, values] of Object.entries(echoed)) {
+    const [got, sent] = [metadata.get(key), values].map((list) => (key.endsWith('-bin') ? list : list.join(', ')));
+    assert.deepEqual(got, sent, `${where}: ${key}`);
+  }
 }
+
+// A protobuf field of bytes shorter than 128.
+const field = (number, value) => Buffer.concat([Buffer.from([(number << 3) | 2, value.length]), Buffer.from(value)]);
 
 function clientStreaming() {
   let call;
@@ -125,8 +132,9 @@ const cases = {
   },
 
   async status_details() {
-    // google.rpc.Status { code: 9, message: "no cheese" }
-    const status = Buffer.concat([Buffer.from([0x08, 9, 0x12, 9]), Buffer.from('no cheese')]);
+    // google.rpc.Status { code: 9, message: "no cheese", details: [Any { type_url, value }] }
+    const detail = Buffer.concat([field(1, 'type.googleapis.com/example.Detail'), field(2, [0x0a, 1, 0x78])]);
+    const status = Buffer.concat([Buffer.from([0x08, 9]), field(2, 'no cheese'), field(3, detail)]);
     const metadata = wishes({ 'x-fail-code': '9', 'x-fail-details-bin': status });
     const end = await unaryCall({ message: 'no cheese' }, { metadata });
     assert.deepEqual([end.error?.code, end.error?.details], [grpc.status.FAILED_PRECONDITION, 'no cheese']);
@@ -171,8 +179,14 @@ const cases = {
     await reply;
   },
 
+  // Counts which backend answers each of 300 unary calls, once calls of another method have reached all three.
   async spread() {
     await promisify(client.waitForReady.bind(client))(Date.now() + 10_000);
+    const limit = Date.now() + 10_000;
+    for (const reached = new Set(); reached.size < 3;) {
+      assert(Date.now() < limit, `within 10 s only ${[...reached]} could be reached`);
+      for await (const { backend } of client.ServerStream({ repeat: 1 }, within(10))) reached.add(backend);
+    }
     const counts = {};
     for (let n = 0; n < 300; n += 1) {
       const { error, reply } = await unaryCall({ message: 'spread' });

@@ -129,9 +129,9 @@ func slowBackend(ctx context.Context, client echopb.EchoClient) error {
 	return err
 }
 
-// spread counts which backend answers each of 300 calls, one after the other.
+// spread counts which backend answers each of 300 unary calls, once calls of another method have reached all three.
 func spread(ctx context.Context, client echopb.EchoClient) (map[string]int, error) {
-	if _, err := client.Unary(ctx, &echopb.EchoRequest{}, grpc.WaitForReady(true)); err != nil {
+	if err := reachAll(ctx, client, 3); err != nil {
 		return nil, err
 	}
 	counts := map[string]int{}
@@ -143,6 +143,28 @@ func spread(ctx context.Context, client echopb.EchoClient) (map[string]int, erro
 		counts[reply.Backend]++
 	}
 	return counts, nil
+}
+
+// reachAll makes calls until so many backends have answered.
+func reachAll(ctx context.Context, client echopb.EchoClient, backends int) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	reached := map[string]bool{}
+	for len(reached) < backends {
+		stream, err := client.ServerStream(ctx, &echopb.EchoRequest{Repeat: 1}, grpc.WaitForReady(true))
+		if err != nil {
+			return err
+		}
+		reply, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("only %v could be reached: %w", reached, err)
+		}
+		reached[reply.Backend] = true
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+	return nil
 }
 
 func drain(stream grpc.ServerStreamingClient[echopb.EchoReply]) ([]string, error) {

@@ -24,6 +24,7 @@ var cases = map[string]testCase{
 	"server_stream":        serverStream,
 	"bidi_stream":          bidiStream,
 	"metadata":             metadataBothWays,
+	"repeated_metadata":    repeatedMetadata,
 	"trailers_only":        trailersOnly,
 	"error_after_messages": errorAfterMessages,
 	"status_details":       statusDetails,
