@@ -14,6 +14,8 @@ CASES = [
     "special_status_message", "custom_metadata", "unimplemented_method", "unimplemented_service", "rpc_soak",
     "channel_soak", "orca_per_rpc", "orca_oob", "pick_first_unary",
 ]
+# The policy with which grpc-go's client collects load reports; its interop client brings it.
+ORCA_POLICY = '--service_config_json={"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}'
 
 
 def run(peers, report):
@@ -30,7 +32,8 @@ def run(peers, report):
     first = named[0] if peers.direct else peers.proxy(named, "--policy", "pick_first")
     for case in CASES:
         target = (first if case == "pick_first_unary" else through).address
-        report.check(f"interop grpc-go client: {case}", lambda: passes(BIN / "grpc-go-client", target, case))
+        options = [ORCA_POLICY] if case.startswith("orca") else []
+        report.check(f"interop grpc-go client: {case}", lambda: passes(BIN / "grpc-go-client", target, case, *options))
     for case in CASES:
         name = f"interop Evenkeel's channel: {case}"
         target = (named[0] if case == "pick_first_unary" else server).address
@@ -56,9 +59,9 @@ def answers(port):
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
-def passes(client, target, case):
+def passes(client, target, case, *options):
     host, port = target.rsplit(":", 1)
     ran = subprocess.run(
-        [client, f"--server_host={host}", f"--server_port={port}", f"--test_case={case}"],
+        [client, f"--server_host={host}", f"--server_port={port}", f"--test_case={case}", *options],
         capture_output=True, text=True, timeout=60)
     expect(ran.returncode == 0, f"exit {ran.returncode}: {ran.stderr.strip()[-600:]}")

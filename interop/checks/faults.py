@@ -22,8 +22,8 @@ RETRY = {
         },
     }],
 }
-# How long an event may take to be noticed by processes that share two busy cores.
-NOTICE = 0.1
+# How long a connection's end may take to be noticed by processes that share two busy cores.
+NOTICE = 0.02
 
 Call = collections.namedtuple("Call", "number start latency code backend")
 
@@ -38,8 +38,10 @@ def run(peers, report):
     for name, body in checks.items():
         if reason := missing("grpc-go"):
             report.skip(name, reason)
-            continue
-        report.check(name, body)
+        elif peers.direct and "least_request" in name:
+            report.skip(name, "grpc-go's least_request draws with replacement: a ninth of the calls has no choice")
+        else:
+            report.check(name, body)
         peers.clear()
 
 
@@ -47,7 +49,7 @@ class Trial:
     """Three backends under load for a while."""
 
     def __init__(self, peers, rate, seconds, policy, service_config):
-        self.peers = peers
+        self.rate = rate
         self.output = pathlib.Path(peers.folder.name) / "calls.csv"
         self.backends = [peers.backend("grpc-go", f"b{n}") for n in range(3)]
         options = (f"--rate={rate}", f"--duration={seconds}s", "--delay-ms=5", f"--output={self.output}")
@@ -80,6 +82,7 @@ def killed(peers, service_config, most_failures):
     trial = Trial(peers, 1000, 12, "round_robin", service_config)
     victim = trial.backends[0]
     trial.until(2)
+    shot = time.time()
     victim.kill()
     dead = time.time()
     trial.until(5)
@@ -88,11 +91,14 @@ def killed(peers, service_config, most_failures):
     calls = trial.calls()
 
     failures = [call for call in calls if call.code != "OK"]
-    late = [call for call in failures if call.start > dead + NOTICE]
-    expect(not late, f"{len(late)} calls that began after the death failed, e.g. {late[:3]}")
+    # Sent to the dead process: unanswered when it was shot, or begun before the end of its connection was noticed.
+    others = [
+        call for call in failures
+        if call.code != "Unavailable" or call.start > dead + NOTICE or call.start + call.latency < shot
+    ]
+    expect(not others, f"{len(others)} calls failed that were not on the dead connection, e.g. {others[:3]}")
     expect(len(failures) <= most_failures, f"{len(failures)} calls failed, e.g. {failures[:3]}")
-    regained = expect_share(calls, victim.name, back + 3, trial.began + 12)
-    return f"{len(failures)} failed of {len(calls)}, share 3 s after the restart {regained:.2f}"
+    return f"{len(failures)} failed of {len(calls)}, {expect_return(calls, victim.name, back, trial)}"
 
 
 def not_serving(peers):
@@ -110,8 +116,7 @@ def not_serving(peers):
     expect(not failures, f"{len(failures)} calls failed, e.g. {failures[:3]}")
     strays = [call for call in calls if told + 1 < call.start < serving and call.backend == victim.name]
     expect(not strays, f"{len(strays)} calls went to the backend that was not serving, e.g. {strays[:3]}")
-    regained = expect_share(calls, victim.name, serving + 2, trial.began + 9)
-    return f"none failed of {len(calls)}, share 2 s after its return {regained:.2f}"
+    return f"none failed of {len(calls)}, {expect_return(calls, victim.name, serving, trial)}"
 
 
 def stopped(peers):
@@ -128,16 +133,22 @@ def stopped(peers):
 
     bad = [call for call in calls if call.code != "OK" or call.latency > 2.2]
     expect(len(bad) <= 40, f"{len(bad)} calls failed or were slower than 2.2 s, e.g. {bad[:3]}")
-    sent = [call for call in calls if stop + 1 < call.start < woken - NOTICE and call.number in arrived]
+    # A call that was withdrawn from it need not have arrived, but then it has waited or failed.
+    sent = [
+        call for call in calls
+        if stop + 1 < call.start < woken - NOTICE
+        and (call.number in arrived or call.backend == victim.name or call.code != "OK" or call.latency > 1)
+    ]
     expect(not sent, f"{len(sent)} calls went to the stopped backend, e.g. {sent[:3]}")
-    regained = expect_share(calls, victim.name, woken + 3, trial.began + 11)
-    return f"{len(bad)} bad of {len(calls)}, share 3 s after it woke {regained:.2f}"
+    return f"{len(bad)} bad of {len(calls)}, {expect_return(calls, victim.name, woken, trial)}"
 
 
-def expect_share(calls, name, begin, end):
-    """The share of the calls begun in that time which the backend answered: about a third."""
-    answers = [call.backend for call in calls if begin < call.start < end]
-    expect(answers, "no call began in the time to be judged")
+def expect_return(calls, name, back, trial):
+    """From 3 s after its return, the backend answers about a third of the calls."""
+    answers = [call.backend for call in calls if back + 3 < call.start]
+    expect(len(answers) > trial.rate, f"only {len(answers)} calls began in the time to be judged")
     share = answers.count(name) / len(answers)
-    expect(0.25 < share < 0.42, f"its share is {share:.2f} of {len(answers)} calls, not a third")
-    return share
+    first = min((call.start - back for call in calls if call.start > back and call.backend == name), default=None)
+    when = "no call went to it" if first is None else f"calls went to it again after {first:.2f} s"
+    expect(0.28 < share < 0.39, f"its share 3 s after its return is {share:.2f}, not a third; {when}")
+    return f"{when}, share from 3 s on {share:.2f}"

@@ -81,8 +81,9 @@ const handlers = {
   async Unary(call, callback) {
     const echo = new Call(call, call.request.message);
     try {
-      echo.open(call.request);
+      // The pause comes first: initial metadata would commit the call, and no client could retry it.
       await echo.pause(call.request);
+      echo.open(call.request);
       callback(null, reply(call.request), echo.trailers);
     } catch (failure) {
       callback(failure);

@@ -33,8 +33,9 @@ class Echo(services.EchoServicer):
 
     def Unary(self, request, context):
         with Call(self, context, request.message) as call:
-            call.open(request, 0)
+            # The pause comes first: initial metadata would commit the call, and no client could retry it.
             call.pause(request)
+            call.open(request, 0)
             return self.reply(request)
 
     def ClientStream(self, requests, context):

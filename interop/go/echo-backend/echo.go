@@ -33,10 +33,11 @@ type echoServer struct {
 
 func (s *echoServer) Unary(ctx context.Context, request *echopb.EchoRequest) (*echopb.EchoReply, error) {
 	s.arrived(request.Message)
-	if err := s.open(ctx, request, 0); err != nil {
+	// The pause comes first: initial metadata would commit the call, and no client could retry it.
+	if err := s.pause(ctx, request); err != nil {
 		return nil, err
 	}
-	if err := s.pause(ctx, request); err != nil {
+	if err := s.open(ctx, request, 0); err != nil {
 		return nil, err
 	}
 	return s.reply(request), nil
