@@ -102,7 +102,7 @@ def killed(peers, service_config, most_failures):
 
 
 def not_serving(peers):
-    trial = Trial(peers, 1000, 9, "round_robin", {})
+    trial = Trial(peers, 1000, 10, "round_robin", {})
     victim = trial.backends[0]
     trial.until(2)
     victim.ask("not_serving")

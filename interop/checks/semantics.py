@@ -10,8 +10,9 @@ CASES = [
 ]
 # What two peers do without Evenkeel: (client, backend, case) and the words of the error.
 PEER_FACTS = {
-    # At the deadline the backend may reset the call before C-core's own timer: that reads as CANCELLED.
+    # At the deadline the backend may reset the call before the client's own timer: that reads as CANCELLED.
     ("grpcio", "grpc-go", "deadline"): "StatusCode.CANCELLED",
+    ("node", "grpc-go", "deadline"): "1 !== 4",
 }
 
 
