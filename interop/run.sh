@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks Evenkeel against real gRPC peers: installs them, builds what is missing, and runs the checks.
-# Arguments go to run.py; `--direct` leaves Evenkeel out and lets the peers check each other.
+# Checks Evenkeel against real gRPC peers: installs them, builds Evenkeel, and runs the checks.
+# $EVENKEEL names a binary to check in place of the one built from this tree. Arguments go to run.py; `--direct` leaves Evenkeel out and lets the peers check each other.
 set -euo pipefail
 cd "$(dirname "$0")"
-export EVENKEEL=${EVENKEEL:-$PWD/../target/release/evenkeel}
 
 ./install.sh
-if [[ ! -x $EVENKEEL && " $* " != *" --direct "* ]]; then
-  cargo build --release --package evenkeel-cli --bin evenkeel
+if [[ " $* " != *" --direct "* ]]; then
+  cargo build --quiet --release --package evenkeel-cli --package evenkeel-interop
 fi
+export EVENKEEL=${EVENKEEL:-$PWD/../target/release/evenkeel}
 exec .cache/venv/bin/python run.py "$@"
