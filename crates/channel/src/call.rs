@@ -207,7 +207,7 @@ where
                 Ok(Attempt::Unprocessed(StreamError::Refused))
             }
             Err(Ok(error)) => {
-                let status = error.status(connection.peer());
+                let status = explain(&error, connection.peer(), self.deadline, self.core.clock.now());
                 placed.finish(self.core, status.code);
                 Ok(Attempt::Failed(status, Pushback::None, None))
             }
@@ -250,7 +250,12 @@ where
         }
         let code = wire_status::code(head.headers());
         let deadline = self.deadline.map(|at| self.core.clock.instant(at));
-        let following = Following { core: Arc::clone(self.core), placed: Some(placed), peer: self.peer.clone() };
+        let following = Following {
+            core: Arc::clone(self.core),
+            placed: Some(placed),
+            peer: self.peer.clone(),
+            deadline: self.deadline,
+        };
         head.map(|()| ResponseBody::new(incoming, following, code, deadline))
     }
 
@@ -311,6 +316,16 @@ where
     }
 }
 
+/// The status of a call whose stream broke. A server that keeps the deadline too may end the stream a moment before our
+/// own timer does: that is the deadline, and not a cancellation.
+fn explain(error: &StreamError, peer: &impl fmt::Display, deadline: Option<Time>, now: Time) -> Status {
+    let status = error.status(peer);
+    if status.code == Code::Cancelled && deadline.is_some_and(|deadline| deadline <= now) {
+        return Status::new(Code::DeadlineExceeded, format!("deadline exceeded: {}", status.message));
+    }
+    status
+}
+
 impl Placed {
     fn finish(self, shared: &Shared, code: Code) {
         if let Some(throttle) = self.throttle.filter(|_| code == Code::Ok) {
@@ -325,6 +340,7 @@ pub(crate) struct Following {
     core: Arc<Core>,
     placed: Option<Placed>,
     peer: Option<Address>,
+    deadline: Option<Time>,
 }
 
 impl Following {
@@ -337,7 +353,7 @@ impl Following {
 
     /// The stream broke off: what the caller is told, as trailers.
     pub(crate) fn broke(&mut self, error: &StreamError) -> HeaderMap {
-        let status = error.status(&self.peer_name());
+        let status = explain(error, &self.peer_name(), self.deadline, self.core.clock.now());
         self.end(&status)
     }
 
@@ -362,5 +378,20 @@ impl Following {
 impl fmt::Debug for Following {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Following").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_at_the_deadline_is_the_deadline() {
+        let (soon, late) = (Time::from_nanos(5), Time::from_nanos(9));
+        let code = |error: StreamError, deadline, now| explain(&error, &"peer", deadline, now).code;
+        assert_eq!(code(StreamError::Reset(8), Some(soon), late), Code::DeadlineExceeded);
+        assert_eq!(code(StreamError::Reset(8), Some(late), soon), Code::Cancelled);
+        assert_eq!(code(StreamError::Reset(8), None, late), Code::Cancelled);
+        assert_eq!(code(StreamError::Broken("gone".to_owned()), Some(soon), late), Code::Unavailable);
     }
 }
