@@ -4,7 +4,7 @@ use crate::{
     Address, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Endpoint, Entropy, Event, HealthCheck,
     HealthSignal, LbConfig, Load, NoChoice, Policies, Status, SubchannelId, SubchannelState, Time, Update,
     policy::{Context, GracefulSwitch, Policy},
-    subchannel::Subchannels,
+    subchannel::{Errand, Subchannels},
     time::earliest,
 };
 
@@ -73,6 +73,16 @@ pub enum Action {
     Resolve,
     /// Place calls by this picker from now on.
     Publish(Update),
+}
+
+impl From<Errand> for Action {
+    fn from(errand: Errand) -> Self {
+        match errand {
+            Errand::Connect(connection, address) => Self::Connect { connection, address },
+            Errand::Close(connection) => Self::Close(connection),
+            Errand::WatchHealth(connection, service) => Self::WatchHealth { connection, service },
+        }
+    }
 }
 
 /// One address of a channel, as an operator sees it.
@@ -177,8 +187,8 @@ impl Balancer {
 
     /// The next thing to do; `None` when all is done. Pickers come last, so that one covers many inputs.
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
-        if let Some(action) = self.subchannels.next_action() {
-            return Some(action);
+        if let Some(errand) = self.subchannels.next_errand() {
+            return Some(errand.into());
         }
         if std::mem::take(&mut self.re_resolve) {
             return Some(Action::Resolve);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Action, Address, Backoff, Connectivity, Entropy, HealthCheck, HealthSignal, Load, Status, Time, health::Health,
+    Address, Backoff, Connectivity, Entropy, HealthCheck, HealthSignal, Load, Status, Time, health::Health,
     time::earliest,
 };
 
@@ -77,6 +77,14 @@ pub struct SubchannelState {
     pub reason: String,
 }
 
+/// What a subchannel needs from the driver; [`Action`](crate::Action) has the words for each.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    Connect(ConnectionId, Address),
+    Close(ConnectionId),
+    WatchHealth(ConnectionId, String),
+}
+
 /// Every subchannel of a channel, one an address, shared by all policies of the tree.
 ///
 /// Sharing is why a policy can be replaced by another without reconnecting, and why an update that names the same
@@ -91,7 +99,7 @@ pub(crate) struct Subchannels {
     by_address: BTreeMap<Address, SubchannelId>,
     /// Whose state has changed and whose holders have yet to hear of it.
     changed: VecDeque<SubchannelId>,
-    actions: VecDeque<Action>,
+    errands: VecDeque<Errand>,
 }
 
 #[derive(Debug)]
@@ -110,7 +118,7 @@ impl Subchannels {
             vacant: Vec::new(),
             by_address: BTreeMap::new(),
             changed: VecDeque::new(),
-            actions: VecDeque::new(),
+            errands: VecDeque::new(),
         }
     }
 
@@ -146,7 +154,7 @@ impl Subchannels {
             return;
         }
         let connection = subchannel.connection(id);
-        self.actions.extend(connection.map(Action::Close));
+        self.errands.extend(connection.map(Errand::Close));
         if let Some(gone) = self.slots[id.slot()].subchannel.take() {
             self.by_address.remove(&gone.address);
             self.vacant.push(id.slot);
@@ -167,7 +175,7 @@ impl Subchannels {
         let reason = if attempt > 1 { subchannel.reason.clone() } else { "connecting".to_owned() };
         subchannel.become_(now, State::Connecting { deadline: now + timeout }, reason);
         let connection = ConnectionId { subchannel: id, attempt };
-        self.actions.push_back(Action::Connect { connection, address });
+        self.errands.push_back(Errand::Connect(connection, address));
         self.changed.push_back(id);
     }
 
@@ -183,7 +191,7 @@ impl Subchannels {
         let ready = Ready { health, stalled: None, since: now, started: subchannel.load.started() };
         let reason = ready.reason();
         subchannel.become_(now, State::Ready(Box::new(ready)), reason);
-        self.actions.extend(watch.map(|service| Action::WatchHealth { connection, service }));
+        self.errands.extend(watch.map(|service| Errand::WatchHealth(connection, service)));
         self.changed.push_back(connection.subchannel);
     }
 
@@ -244,7 +252,7 @@ impl Subchannels {
             let Some(connection) = self.get_mut(id).and_then(|subchannel| subchannel.connection(id)) else { continue };
             self.when_ready(now, connection, |ready| ready.health = Health::new(check));
             if let Some(service) = self.watched(id) {
-                self.actions.push_back(Action::WatchHealth { connection, service });
+                self.errands.push_back(Errand::WatchHealth(connection, service));
             }
         }
     }
@@ -263,7 +271,7 @@ impl Subchannels {
             State::Connecting { deadline } if *deadline <= now => {
                 let why = Status::unavailable(format!("{}: not connected in time", subchannel.address));
                 self.disconnected(now, connection, &why);
-                self.actions.push_back(Action::Close(connection));
+                self.errands.push_back(Errand::Close(connection));
             }
             State::TransientFailure { retry_at } if *retry_at <= now => {
                 // The cause is kept: "IDLE" alone would not say why calls fail.
@@ -272,7 +280,7 @@ impl Subchannels {
             }
             State::Ready(ready) => {
                 let retried = ready.health.retry(now).then(|| ready.health.watched().unwrap_or_default().to_owned());
-                self.actions.extend(retried.map(|service| Action::WatchHealth { connection, service }));
+                self.errands.extend(retried.map(|service| Errand::WatchHealth(connection, service)));
             }
             _ => {}
         }
@@ -294,8 +302,8 @@ impl Subchannels {
     }
 
     /// What the driver is to do next.
-    pub(crate) fn next_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+    pub(crate) fn next_errand(&mut self) -> Option<Errand> {
+        self.errands.pop_front()
     }
 
     /// The state of `id`; `None` once nobody holds it.

@@ -10,6 +10,7 @@ mod pick_first;
 mod random;
 mod registry;
 mod round_robin;
+mod standard;
 
 use std::{fmt, sync::Arc};
 

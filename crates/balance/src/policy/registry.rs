@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Context, Event, LeastRequest, PickFirst, Policy, Random, RoundRobin, Update};
+use super::{Context, Event, Policy, Update};
 use crate::{ConfigError, LbConfig, Time};
 
 /// How deep policies may nest in a config (gRFC A52).
@@ -51,11 +51,6 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Every policy of this crate.
-    pub fn standard() -> Self {
-        Self::default().with(PickFirst).with(RoundRobin).with(Random).with(LeastRequest)
-    }
-
     /// These kinds and one more; it replaces one of the same name.
     #[must_use]
     pub fn with<F: PolicyFactory>(mut self, factory: F) -> Self {
