@@ -20,6 +20,7 @@
 //! A resolver never takes a good list away: names that vanish, servers that fail or stay silent are [`ResolveError`]s,
 //! and the channel keeps the last list it got.
 
+mod built_in;
 mod dns;
 mod error;
 mod fixed;

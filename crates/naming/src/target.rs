@@ -6,10 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use evenkeel_balance::Address;
-
 pub use self::parse::{TargetError, TargetProblem};
-use crate::{Options, Resolver, dns::Dns, fixed::Fixed};
 
 /// The port of a host that was written without one (gRPC naming).
 const DEFAULT_PORT: u16 = 443;
@@ -30,12 +27,12 @@ const DEFAULT_PORT: u16 = 443;
 /// equal one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    place: Place,
+    pub(crate) place: Place,
 }
 
 /// Where a target points.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
+pub(crate) enum Place {
     /// `hosts` is never empty, and holds exactly one host where there is a `server`.
     Hosts { server: Option<SocketAddr>, hosts: Vec<HostPort> },
     /// Never empty.
@@ -58,17 +55,6 @@ impl Target {
         match &self.place {
             Place::Hosts { hosts, .. } => hosts[0].to_string(),
             Place::Unix(_) => "localhost".to_owned(),
-        }
-    }
-
-    /// The built-in resolver for this target, ready to [`start`](crate::start).
-    pub fn resolver(&self, options: &Options) -> Box<dyn Resolver> {
-        match &self.place {
-            Place::Unix(path) => Box::new(Fixed::new([Address::Unix(path.clone())])),
-            Place::Hosts { server, hosts } => match hosts.iter().map(HostPort::address).collect::<Option<Vec<_>>>() {
-                Some(addresses) => Box::new(Fixed::new(addresses.into_iter().map(Address::Tcp))),
-                None => Box::new(Dns::new(*server, hosts, options)),
-            },
         }
     }
 }
@@ -123,7 +109,7 @@ impl HostPort {
         self.port.unwrap_or(DEFAULT_PORT)
     }
 
-    fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip(ip) => Some(SocketAddr::new(ip, self.port())),
             Host::Name(_) => None,
@@ -183,7 +169,7 @@ mod tests {
     }
 
     async fn resolve(text: &str) -> Vec<String> {
-        let resolution = crate::start(parse(text).resolver(&Options::default())).next().await.unwrap().unwrap();
+        let resolution = crate::start(parse(text).resolver(&crate::Options::default())).next().await.unwrap().unwrap();
         resolution.endpoints.iter().map(ToString::to_string).collect()
     }
 

@@ -7,7 +7,10 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 
-use super::{backend::Order, record::BACKENDS, script::Fault};
+use super::{
+    backend::Order,
+    script::{BACKENDS, Fault},
+};
 
 /// The backends: processes of this binary, named as [`BACKENDS`].
 ///

@@ -8,7 +8,10 @@ use tokio::{
 };
 use tonic::{Response, Status};
 
-use super::record::{BACKENDS, Call, Face, Run};
+use super::{
+    record::{Call, Face, Run},
+    script::BACKENDS,
+};
 
 /// How long after the end of the run an answer is still waited for.
 const GRACE: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ mod latency;
 mod load;
 mod narrate;
 mod record;
+mod rotation;
 mod script;
 mod summary;
 mod view;
@@ -38,8 +39,8 @@ use self::{
     fleet::{Fleet, FleetError},
     load::Load,
     narrate::Narrator,
-    record::{BACKENDS, Face, Plan, Record, Run},
-    script::script,
+    record::{Face, Plan, Record, Run},
+    script::{BACKENDS, script},
     summary::Summary,
     view::View,
 };

@@ -3,10 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    record::{BACKENDS, Face},
-    watch::Transition,
-};
+use super::{record::Face, rotation::Transition, script::BACKENDS};
 
 /// Tells a run line by line, where there is no live view.
 #[derive(Clone, Copy, Debug)]

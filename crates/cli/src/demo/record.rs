@@ -6,10 +6,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{script::Act, watch::Rotation};
-
-/// The names of the backends; everywhere else a backend is its index here.
-pub(super) const BACKENDS: [&str; 3] = ["a", "b", "c"];
+use super::{
+    rotation::Rotation,
+    script::{Act, BACKENDS},
+};
 
 /// Into how many spans a run is cut for the history of each backend.
 pub(super) const SPANS: u16 = 30;

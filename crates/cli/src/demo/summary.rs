@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::{
     latency::{Latency, as_ms, show},
-    record::{BACKENDS, Call, Face, Performed, Plan, Record},
+    record::{Call, Face, Performed, Plan, Record},
+    script::BACKENDS,
 };
 
 /// What a run came to: printed as a table for people, and as JSON for machines.
@@ -240,7 +241,7 @@ mod tests {
     use serde_json::json;
 
     use super::{
-        super::{script::script, watch::Sight},
+        super::{rotation::Sight, script::script},
         *,
     };
 

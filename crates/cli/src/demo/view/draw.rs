@@ -166,8 +166,8 @@ mod tests {
     use super::{
         super::super::{
             record::{Call, Performed, Plan, Record},
+            rotation::Sight,
             script::script,
-            watch::Sight,
         },
         *,
     };

@@ -4,8 +4,8 @@ use evenkeel_balance::Connectivity;
 
 use super::super::{
     latency::Latency,
-    record::{BACKENDS, Face, History, Performed, Plan, Record},
-    script::Act,
+    record::{Face, History, Performed, Plan, Record},
+    script::{Act, BACKENDS},
     summary::Healing,
 };
 
