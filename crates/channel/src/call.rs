@@ -8,6 +8,7 @@ use evenkeel_balance::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, Response, request};
 use http_body::Body;
+use tokio::task::AbortHandle;
 
 use crate::{
     body::ResponseBody,
@@ -231,8 +232,12 @@ where
 
     /// A call that no server has processed goes out again at once: always if it never left, once if it was refused.
     async fn retry_unprocessed(&mut self, error: &StreamError, version: u64) -> Result<(), Status> {
-        let refused_again = *error == StreamError::Refused && std::mem::replace(&mut self.was_refused, true);
-        if refused_again || !self.request.as_mut().is_some_and(Request::rewind) {
+        let may_retry = match error {
+            StreamError::NotSent => true,
+            StreamError::Refused => !std::mem::replace(&mut self.was_refused, true),
+            _ => false,
+        };
+        if !may_retry || !self.request.as_mut().is_some_and(Request::rewind) {
             return Err(error.status(&self.peer_name()));
         }
         match error {
@@ -244,15 +249,19 @@ where
 
     fn answer(&mut self, head: Response<()>, progressing: Progressing) -> Response<ResponseBody> {
         let Progressing { placed, incoming, outgoing } = progressing;
-        if let (Some(outgoing), Some(mut request)) = (outgoing, self.request.take()) {
-            request.commit();
-            tokio::spawn(send_rest(request, outgoing));
-        }
+        let sending = match (outgoing, self.request.take()) {
+            (Some(outgoing), Some(mut request)) => {
+                request.commit();
+                Some(Sending(tokio::spawn(send_rest(request, outgoing)).abort_handle()))
+            }
+            _ => None,
+        };
         let code = wire_status::code(head.headers());
         let deadline = self.deadline.map(|at| self.core.clock.instant(at));
         let following = Following {
             core: Arc::clone(self.core),
             placed: Some(placed),
+            sending,
             peer: self.peer.clone(),
             deadline: self.deadline,
         };
@@ -302,6 +311,17 @@ fn judge(head: Response<()>, progressing: Progressing) -> Attempt {
     }
 }
 
+/// A request that is still being sent. Dropped with its call, so that neither outlives the other: a caller's body may
+/// stay silent for ever, and the stream is only cancelled once both of its halves are gone.
+#[derive(Debug)]
+struct Sending(AbortHandle);
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Sends what is left of a streaming request while its response is already being read.
 async fn send_rest<B>(request: Request<B>, mut outgoing: Outgoing)
 where
@@ -339,6 +359,7 @@ impl Placed {
 pub(crate) struct Following {
     core: Arc<Core>,
     placed: Option<Placed>,
+    sending: Option<Sending>,
     peer: Option<Address>,
     deadline: Option<Time>,
 }
@@ -346,6 +367,7 @@ pub(crate) struct Following {
 impl Following {
     /// The call has ended with `code`. Later calls of this change nothing.
     pub(crate) fn finish(&mut self, code: Code) {
+        self.sending = None;
         if let Some(placed) = self.placed.take() {
             placed.finish(&self.core, code);
         }

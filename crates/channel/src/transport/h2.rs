@@ -28,10 +28,14 @@ use crate::clock::Clock;
 
 /// What a peer may send on one stream before we have read it. A slow reader costs this much and no more.
 const STREAM_WINDOW: u32 = 512 * 1024;
-/// What a peer may send on all streams together: enough that one slow reader leaves room for its neighbours.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// What a peer may send on all streams together: the most there is. The streams' own windows bound it; a smaller one
+/// would let a few slow readers hold up every other call of the connection.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// The largest header list that a peer may send.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// Cancelled streams whose late frames are ignored without an answer, for the library's second.
+const REMEMBERED_RESETS: usize = 1_000;
 
 /// Starts HTTP/2 on `stream`. The [`Line`] must be polled for anything to happen.
 pub(crate) async fn handshake<S>(
@@ -49,6 +53,9 @@ where
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        // What the peer had sent before it heard of a cancellation is no error of its, however often we cancel.
+        .max_local_error_reset_streams(None)
         .handshake(Noted::new(stream, Arc::clone(&activity)))
         .await
         .map_err(|error| error.to_string())?;
@@ -71,6 +78,7 @@ where
         progress: Progress::new(settings),
         timer: None,
         has_spoken: false,
+        limit: 0,
     };
     Ok((Connection { send, shared }, line))
 }
@@ -114,10 +122,12 @@ impl Connection {
         purpose: Purpose,
     ) -> Result<(Outgoing, Incoming), StreamError> {
         let permit = self.permit(purpose).await?;
-        // A fresh handle has nothing pending, so it is ready by construction.
-        let (response, stream) = self.send.clone().send_request(head, ends).map_err(|error| {
+        // A fresh handle has nothing pending, so it is ready unless the connection takes no more streams.
+        let mut send = self.send.clone();
+        poll_fn(|cx| send.poll_ready(cx)).await.map_err(|_| StreamError::NotSent)?;
+        let (response, stream) = send.send_request(head, ends).map_err(|error| {
             let closed = error.is_io() || error.is_go_away();
-            if closed { StreamError::NotSent } else { StreamError::Broken(error.to_string()) }
+            if closed { StreamError::NotSent } else { StreamError::Invalid(error.to_string()) }
         })?;
         let outgoing = Outgoing { stream, shared: Arc::clone(&self.shared) };
         Ok((outgoing, Incoming { id: response.stream_id(), response: Some(response), body: None, permit }))
@@ -317,6 +327,8 @@ pub(crate) struct Line<S> {
     progress: Progress,
     timer: Option<Pin<Box<Sleep>>>,
     has_spoken: bool,
+    /// How many streams the peer allowed when last seen.
+    limit: usize,
 }
 
 /// What happens to a connection.
@@ -355,6 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 result.err().map_or_else(|| "the peer closed the connection".to_owned(), |error| root_cause(&error));
             return Poll::Ready(News::Closed(why));
         }
+        self.note_limit();
         if !self.has_spoken && self.shared.activity.has_received() {
             self.has_spoken = true;
             return Poll::Ready(News::Spoke);
@@ -368,6 +381,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             self.ping_under_way = false;
         }
         self.poll_progress(cx)
+    }
+
+    /// Calls that wait for a stream to end would otherwise not hear that the peer now allows more of them.
+    fn note_limit(&mut self) {
+        let Some(send) = &self.send else { return };
+        let limit = send.current_max_send_streams();
+        if limit > std::mem::replace(&mut self.limit, limit) {
+            self.shared.freed.notify_waiters();
+        }
     }
 
     /// A GOAWAY shows as the refusal of new streams.

@@ -19,6 +19,9 @@ pub(crate) enum StreamError {
     /// The connection was gone before the stream was opened: no server has seen the call.
     #[error("the connection closed before the call was sent")]
     NotSent,
+    /// HTTP/2 forbids the request, on any connection: a header such as `connection`, say.
+    #[error("the request cannot be sent: {0}")]
+    Invalid(String),
     /// The server says that it has not processed the call (`REFUSED_STREAM`, or GOAWAY below the stream's id).
     #[error("the server refused the call unprocessed")]
     Refused,
@@ -42,7 +45,7 @@ impl StreamError {
             Self::Reset(CANCEL) => Code::Cancelled,
             Self::Reset(ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
             Self::Reset(INADEQUATE_SECURITY) => Code::PermissionDenied,
-            Self::Reset(_) => Code::Internal,
+            Self::Invalid(_) | Self::Reset(_) => Code::Internal,
         };
         Status::new(code, format!("{peer}: {self}"))
     }

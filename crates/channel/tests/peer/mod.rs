@@ -1,0 +1,174 @@
+//! Peers for tests that decide on every frame: by the HTTP/2 library, or byte by byte.
+
+#![allow(clippy::unwrap_used, reason = "a test's peer fails its test")]
+#![allow(dead_code, reason = "not every test uses all of it")]
+
+use std::{future::poll_fn, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
+/// A peer whose calls a test answers itself.
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    calls: mpsc::UnboundedReceiver<Stream>,
+}
+
+/// A call as the peer has it.
+pub(crate) struct Stream {
+    pub(crate) request: Request<RecvStream>,
+    pub(crate) respond: SendResponse<Bytes>,
+    /// Which of the peer's connections it came on, counted from 0.
+    pub(crate) connection: usize,
+}
+
+impl Peer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (send, calls) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let (socket, _) = listener.accept().await.unwrap();
+                let send = send.clone();
+                tokio::spawn(async move {
+                    let mut http = h2::server::handshake(socket).await.unwrap();
+                    while let Some(Ok((request, respond))) = http.accept().await {
+                        let _ = send.send(Stream { request, respond, connection });
+                    }
+                });
+            }
+        });
+        Self { address, calls }
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Stream> {
+        self.calls.recv().await
+    }
+
+    pub(crate) async fn call(&mut self) -> Stream {
+        within(self.next()).await.expect("a call")
+    }
+}
+
+pub(crate) async fn until_reset(sending: &mut SendStream<Bytes>) -> h2::Reason {
+    within(poll_fn(|cx| sending.poll_reset(cx))).await.unwrap()
+}
+
+pub(crate) fn head() -> Response<()> {
+    Response::builder().header("content-type", "application/grpc").body(()).unwrap()
+}
+
+pub(crate) fn status(code: &'static str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(code));
+    trailers
+}
+
+/// One connection, frame by frame.
+pub(crate) struct Raw {
+    socket: TcpStream,
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Raw {
+    /// Listens; each connection comes out once its preface has come in.
+    pub(crate) async fn listen() -> (SocketAddr, mpsc::UnboundedReceiver<Self>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (send, connections) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let mut preface = [0; 24];
+                if socket.read_exact(&mut preface).await.is_ok() && send.send(Self { socket }).is_err() {
+                    return;
+                }
+            }
+        });
+        (address, connections)
+    }
+
+    pub(crate) async fn settings(&mut self, settings: &[(u16, u32)]) {
+        let payload: Vec<u8> =
+            settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+        self.write(SETTINGS, 0, 0, &payload).await;
+    }
+
+    pub(crate) async fn settings_acknowledged(&mut self) {
+        self.until(|frame| frame.kind == SETTINGS && frame.flags == ACK).await;
+    }
+
+    /// Sends a PING and waits for its answer.
+    pub(crate) async fn ping(&mut self) {
+        self.write(PING, 0, 0, b"are you?").await;
+        self.until(|frame| frame.kind == PING && frame.flags == ACK).await;
+    }
+
+    pub(crate) async fn go_away(&mut self, last: u32) {
+        self.write(GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &[0; 4]].concat()).await;
+    }
+
+    /// The stream of the next call.
+    pub(crate) async fn until_headers(&mut self) -> u32 {
+        self.until(|frame| frame.kind == HEADERS).await.stream
+    }
+
+    /// Answers with a head that is the whole response.
+    pub(crate) async fn trailers_only(&mut self, stream: u32, code: &str) {
+        let block = [&[0x88, 0, 11][..], b"grpc-status", &[1], code.as_bytes()].concat();
+        self.write(HEADERS, 0x5, stream, &block).await;
+    }
+
+    pub(crate) async fn reset(&mut self, stream: u32, code: u32) {
+        self.write(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
+    }
+
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        loop {
+            let frame = within(self.read()).await.expect("the connection is open");
+            if wanted(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// The next frame; `None` once the connection has ended.
+    pub(crate) async fn read(&mut self) -> Option<Frame> {
+        let mut header = [0; 9];
+        self.socket.read_exact(&mut header).await.ok()?;
+        let [a, b, c, kind, flags, stream @ ..] = header;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        self.socket.read_exact(&mut payload).await.ok()?;
+        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
+    }
+
+    async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let frame = [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat();
+        self.socket.write_all(&frame).await.unwrap();
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
+}
