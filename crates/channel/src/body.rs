@@ -2,7 +2,7 @@ use std::{
     convert::Infallible,
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -87,6 +87,12 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
+        // Before the data: a stream that always has some would run on for ever.
+        if let State::Data(stream) | State::Trailers(stream) = &mut this.state
+            && stream.poll_deadline(cx).is_ready()
+        {
+            return this.cut(Following::timed_out);
+        }
         if let State::Data(stream) = &mut this.state {
             match stream.incoming.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
@@ -96,20 +102,14 @@ impl Body for ResponseBody {
                         this.state = State::Trailers(stream);
                     }
                 }
-                Poll::Pending => {
-                    ready!(stream.poll_deadline(cx));
-                    return this.cut(Following::timed_out);
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
         let State::Trailers(stream) = &mut this.state else { return Poll::Ready(None) };
         match stream.incoming.poll_trailers(cx) {
             Poll::Ready(Ok(trailers)) => Poll::Ready(this.end(trailers)),
             Poll::Ready(Err(error)) => this.cut(|following| following.broke(&error)),
-            Poll::Pending => {
-                ready!(stream.poll_deadline(cx));
-                this.cut(Following::timed_out)
-            }
+            Poll::Pending => Poll::Pending,
         }
     }
 

@@ -203,9 +203,9 @@ where
                 let outgoing = sending.then_some(outgoing);
                 Ok(judge(head, Progressing { placed, incoming, outgoing }))
             }
-            Err(Ok(StreamError::NotSent | StreamError::Refused)) => {
+            Err(Ok(error @ (StreamError::NotSent | StreamError::LeftBehind | StreamError::Refused))) => {
                 placed.call.withdraw();
-                Ok(Attempt::Unprocessed(StreamError::Refused))
+                Ok(Attempt::Unprocessed(error))
             }
             Err(Ok(error)) => {
                 let status = explain(&error, connection.peer(), self.deadline, self.core.clock.now());
@@ -230,10 +230,11 @@ where
         (in_time && self.request.as_mut().is_some_and(Request::rewind)).then_some(delay)
     }
 
-    /// A call that no server has processed goes out again at once: always if it never left, once if it was refused.
+    /// A call that no server has processed goes out again at once: once where it was refused, and always where its
+    /// connection is over, since the next one is another (connections that carry nothing back off, so this ends).
     async fn retry_unprocessed(&mut self, error: &StreamError, version: u64) -> Result<(), Status> {
         let may_retry = match error {
-            StreamError::NotSent => true,
+            StreamError::NotSent | StreamError::LeftBehind => true,
             StreamError::Refused => !std::mem::replace(&mut self.was_refused, true),
             _ => false,
         };
@@ -242,7 +243,7 @@ where
         }
         match error {
             // The connection is closing: placing the call by the same snapshot could find it again.
-            StreamError::NotSent => self.core.newer_than(version).await,
+            StreamError::NotSent | StreamError::LeftBehind => self.core.newer_than(version).await,
             _ => Ok(()),
         }
     }

@@ -232,3 +232,135 @@ async fn many_slow_readers_leave_room_for_their_neighbours() {
         within(client.unary(request("x"))).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_deadline_ends_a_response_that_never_pauses() {
+    let mut peer = Peer::start().await;
+    let channel = channel_to(peer.address);
+    let mut request = to("/s/m", whole("x"));
+    request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("200m"));
+    let calling = tokio::spawn({
+        let channel = channel.clone();
+        async move { status(&channel, request).await }
+    });
+    let mut stream = peer.call().await;
+    let mut sending = stream.respond.send_response(peer::head(), false).unwrap();
+    let endless = async {
+        loop {
+            sending.reserve_capacity(16_384);
+            match std::future::poll_fn(|cx| sending.poll_capacity(cx)).await {
+                Some(Ok(granted)) => sending.send_data(vec![0; granted].into(), false).unwrap(),
+                _ => return,
+            }
+        }
+    };
+    within(endless).await;
+    assert_eq!(within(calling).await.unwrap(), 4, "DEADLINE_EXCEEDED");
+    assert_eq!(in_flight(&channel), 0);
+}
+
+/// Whether the channel's report comes to say so, in time.
+async fn reported(channel: &Channel, is_so: impl Fn(&evenkeel_channel::Report) -> bool) {
+    let mut reports = channel.reports();
+    within(reports.wait_for(|report| is_so(report))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_falls_silent_gets_no_calls_until_its_first_byte_and_few_pings() {
+    use evenkeel_channel::balance::Connectivity;
+
+    let (address, mut peers) = Raw::listen().await;
+    let server = Server::start().await;
+    let channel = channel_to(format!("{address},{}", server.address));
+    channel.connect();
+    let mut peer = within(peers.recv()).await.unwrap();
+    peer.settings(&[]).await;
+    let ready = |count| {
+        move |report: &evenkeel_channel::Report| {
+            report.endpoints.iter().filter(|endpoint| endpoint.state.service == Connectivity::Ready).count() == count
+        }
+    };
+    reported(&channel, ready(2)).await;
+    let mut client = evenkeel_proto::demo::echo_client::EchoClient::new(channel.clone());
+    for round in 0..3 {
+        // One call hangs at the silent peer.
+        let before = server.calls();
+        let hanging = tokio::spawn({
+            let channel = channel.clone();
+            async move {
+                let calls = [status(&channel, to("/s/m", whole("x"))), status(&channel, to("/s/m", whole("x")))];
+                let [one, two] = calls;
+                tokio::join!(one, two)
+            }
+        });
+        reported(&channel, ready(1)).await;
+        let between = server.calls();
+        for _ in 0..20 {
+            within(client.unary(request("x"))).await.unwrap();
+        }
+        assert_eq!(server.calls(), between + 20, "round {round}");
+        assert!(between <= before + 1);
+        let (stream, pings) = peer.headers_and_pings().await;
+        assert!(pings <= 1, "one question, however many calls wait for the answer: {pings}");
+        peer.trailers_only(stream, "0").await;
+        reported(&channel, ready(2)).await;
+        within(hanging).await.unwrap();
+    }
+    assert_eq!(in_flight(&channel), 0);
+}
+
+#[tokio::test]
+async fn servers_that_send_goaway_after_each_call_fail_none() {
+    let (one, two) = (recycling(|calls| calls >= 1).await, recycling(|calls| calls >= 1).await);
+    let channel = channel_to(format!("{one},{two}"));
+    for i in 0..1_000 {
+        assert_eq!(status(&channel, to("/s/m", whole("x"))).await, 0, "call {i}");
+    }
+    assert_eq!(in_flight(&channel), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn servers_that_recycle_their_connections_under_load_fail_no_call() {
+    let (one, two) = (recycling(|calls| calls >= 20).await, recycling(|calls| calls >= 20).await);
+    let channel = channel_to(format!("{one},{two}"));
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let channel = channel.clone();
+            tokio::spawn(async move {
+                for i in 0..100 {
+                    let response = finish(call(&channel, to("/s/m", whole("x"))).await).await;
+                    assert_eq!(response.1["grpc-status"], "0", "call {i}: {:?}", response.1);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(in_flight(&channel), 0);
+}
+
+/// A server that says a proper good-bye (a GOAWAY in two steps) to each connection once `is_enough` says so of its
+/// calls, and answers all that came before.
+async fn recycling(is_enough: impl Fn(usize) -> bool + Copy + Send + 'static) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut http = h2::server::handshake(socket).await.unwrap();
+                let mut calls = 0;
+                while let Some(Ok((_, mut respond))) = http.accept().await {
+                    calls += 1;
+                    let mut head = peer::head();
+                    head.headers_mut().extend(peer::status("0"));
+                    let _ = respond.send_response(head, true);
+                    if is_enough(calls) {
+                        http.graceful_shutdown();
+                    }
+                }
+            });
+        }
+    });
+    address
+}

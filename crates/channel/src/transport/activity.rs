@@ -5,13 +5,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use evenkeel_balance::{Time, Traffic};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::goaway::GoawayScan;
+use super::{goaway::GoawayScan, opened::OpenedScan};
 use crate::clock::Clock;
 
 /// What has passed over a connection and when: the facts from which [`Progress`](evenkeel_balance::Progress) judges.
@@ -27,6 +27,8 @@ pub(super) struct Activity {
     probing: AtomicBool,
     /// The last stream that the peer will process; all of them until it says otherwise.
     last_processed: AtomicU32,
+    /// The last stream whose HEADERS have begun to leave.
+    last_opened: AtomicU32,
 }
 
 impl Activity {
@@ -39,21 +41,23 @@ impl Activity {
             replied_at: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             last_processed: AtomicU32::new(u32::MAX),
+            last_opened: AtomicU32::new(0),
         }
     }
 
     /// A call is being sent.
     pub(super) fn sent(&self) {
-        self.outstanding.fetch_add(1, Relaxed);
-        // Only the first call since the last byte counts, so a failed exchange is the common case.
-        let _ = self.unanswered_since.compare_exchange(0, self.now(), Relaxed, Relaxed);
+        if self.outstanding.fetch_add(1, Relaxed) == 0 {
+            self.unanswered_since.store(self.now(), Relaxed);
+        } else {
+            // Only the first call since the last byte counts, so a failed exchange is the common case.
+            let _ = self.unanswered_since.compare_exchange(0, self.now(), Relaxed, Relaxed);
+        }
     }
 
     /// A call has ended, one way or another.
     pub(super) fn ended(&self) {
-        if self.outstanding.fetch_sub(1, Relaxed) == 1 {
-            self.unanswered_since.store(0, Relaxed);
-        }
+        self.outstanding.fetch_sub(1, Relaxed);
     }
 
     /// Headers or data of a reply have come in.
@@ -68,8 +72,9 @@ impl Activity {
 
     pub(super) fn traffic(&self) -> Traffic {
         let unanswered = self.unanswered_since.load(Relaxed);
+        let is_awaited = unanswered > 0 && self.outstanding.load(Relaxed) > 0;
         Traffic {
-            unanswered_since: (unanswered > 0).then(|| Time::from_nanos(unanswered)),
+            unanswered_since: is_awaited.then(|| Time::from_nanos(unanswered)),
             received_at: Time::from_nanos(self.received_at.load(Relaxed)),
             replied_at: Time::from_nanos(self.replied_at.load(Relaxed)),
         }
@@ -85,12 +90,18 @@ impl Activity {
         stream > self.last_processed.load(Relaxed)
     }
 
+    /// Whether anything of this stream has been written.
+    pub(super) fn has_left(&self, stream: u32) -> bool {
+        stream <= self.last_opened.load(Relaxed)
+    }
+
     fn received(&self) {
-        let now = self.now();
+        let (now, before) = (self.now(), self.unanswered_since.load(Relaxed));
         self.received_at.store(now, Relaxed);
         // After the answer to a PING, silence is the server taking its time; after anything else it may be a hang.
-        let answered = self.probing.swap(false, Relaxed) || self.outstanding.load(Relaxed) == 0;
-        self.unanswered_since.store(if answered { 0 } else { now }, Relaxed);
+        let answered = self.probing.swap(false, Relaxed);
+        // Fails where a call has just been sent, which is the more to be watched.
+        let _ = self.unanswered_since.compare_exchange(before, if answered { 0 } else { now }, Relaxed, Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -98,17 +109,23 @@ impl Activity {
     }
 }
 
-/// A byte stream that notes when bytes come in, and the GOAWAYs among them.
+/// A byte stream that notes when bytes come in, the GOAWAYs among them, and the streams that go out.
+///
+/// A write that fails does not fail the connection. A peer that has closed its end may have answered before: its last
+/// responses and its GOAWAY are still to be read, and reading comes to the same end a moment later.
 #[derive(Debug)]
 pub(super) struct Noted<S> {
     stream: S,
     scan: GoawayScan,
+    opened: OpenedScan,
+    /// Nobody takes what is written any more.
+    deaf: bool,
     activity: Arc<Activity>,
 }
 
 impl<S> Noted<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, scan: GoawayScan::new(), activity }
+        Self { stream, scan: GoawayScan::new(), opened: OpenedScan::new(), deaf: false, activity }
     }
 }
 
@@ -127,9 +144,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
     }
 }
 
+impl<S> Noted<S> {
+    /// Notes the streams opened by the first `written` bytes of `bufs`.
+    fn wrote(&mut self, bufs: &[io::IoSlice<'_>], written: usize) {
+        let mut left = written;
+        for buf in bufs {
+            let part = &buf[..buf.len().min(left)];
+            left -= part.len();
+            if let Some(stream) = self.opened.scan(part) {
+                self.activity.last_opened.store(stream, Relaxed);
+            }
+        }
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -137,7 +168,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let whole = bufs.iter().map(|buf| buf.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(whole));
+        }
+        let Ok(written) = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)) else {
+            self.deaf = true;
+            return Poll::Ready(Ok(whole));
+        };
+        self.wrote(bufs, written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -145,7 +185,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if !self.deaf && ready!(Pin::new(&mut self.stream).poll_flush(cx)).is_err() {
+            self.deaf = true;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -440,7 +440,8 @@ impl Shared {
         match error.reason() {
             Some(h2::Reason::REFUSED_STREAM) if error.is_reset() => StreamError::Refused,
             Some(reason) if error.is_reset() => StreamError::Reset(reason.into()),
-            _ if self.activity.is_unprocessed(stream.as_u32()) => StreamError::Refused,
+            _ if !self.activity.has_left(stream.as_u32()) => StreamError::NotSent,
+            _ if self.activity.is_unprocessed(stream.as_u32()) => StreamError::LeftBehind,
             _ => StreamError::Broken(root_cause(error)),
         }
     }
@@ -452,4 +453,38 @@ fn root_cause(error: &h2::Error) -> String {
 
 pub(super) fn reason_name(code: u32) -> String {
     format!("{:?}", h2::Reason::from(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_whose_headers_had_not_left_when_the_peer_died_was_not_sent() {
+        const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let (near, mut far) = tokio::io::duplex(1_024);
+        let address = Address::Unix("/peer".into());
+        let (connection, mut line) =
+            handshake(near, address, Clock::start(), ProgressSettings::default()).await.unwrap();
+        far.write_all(&EMPTY_SETTINGS).await.unwrap();
+        assert_eq!(line.next().await, News::Spoke);
+
+        let large = Request::post("http://a/s/m").header("x", "y".repeat(4_096)).body(()).unwrap();
+        let small = Request::post("http://a/s/m").body(()).unwrap();
+        let (_out, mut first) = connection.open(large, true, Purpose::Call).await.unwrap();
+        let (_out, mut second) = connection.open(small, true, Purpose::Call).await.unwrap();
+        // The peer reads enough for the first call's frame to have begun, and far too little for the second's.
+        let mut read = vec![0; 1_500];
+        tokio::select! {
+            news = line.next() => panic!("{news:?}"),
+            read = far.read_exact(&mut read) => drop(read.unwrap()),
+        }
+        drop(far);
+        assert!(matches!(line.next().await, News::Closed(_)));
+        let first = poll_fn(|cx| first.poll_head(cx)).await.unwrap_err();
+        assert!(matches!(first, StreamError::Broken(_)), "{first:?}");
+        assert_eq!(poll_fn(|cx| second.poll_head(cx)).await.unwrap_err(), StreamError::NotSent);
+    }
 }

@@ -7,6 +7,7 @@ mod activity;
 mod dial;
 mod goaway;
 mod h2;
+mod opened;
 
 use evenkeel_balance::{Code, Status};
 
@@ -16,13 +17,16 @@ pub(crate) use dial::{Stream, dial};
 /// How a stream ended without the status that its server owed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// The connection was gone before the stream was opened: no server has seen the call.
+    /// The connection was gone before anything of the stream was written: no server has seen the call.
     #[error("the connection closed before the call was sent")]
     NotSent,
     /// HTTP/2 forbids the request, on any connection: a header such as `connection`, say.
     #[error("the request cannot be sent: {0}")]
     Invalid(String),
-    /// The server says that it has not processed the call (`REFUSED_STREAM`, or GOAWAY below the stream's id).
+    /// The server went away and says that it has not processed the call: its GOAWAY is below the stream's id.
+    #[error("the server went away and left the call unprocessed")]
+    LeftBehind,
+    /// The server says that it has not processed the call, and stays (`REFUSED_STREAM`).
     #[error("the server refused the call unprocessed")]
     Refused,
     /// The server reset the stream, with this HTTP/2 error code.
@@ -41,7 +45,9 @@ impl StreamError {
         const ENHANCE_YOUR_CALM: u32 = 11;
         const INADEQUATE_SECURITY: u32 = 12;
         let code = match self {
-            Self::NotSent | Self::Refused | Self::Broken(_) | Self::Reset(REFUSED_STREAM) => Code::Unavailable,
+            Self::NotSent | Self::LeftBehind | Self::Refused | Self::Broken(_) | Self::Reset(REFUSED_STREAM) => {
+                Code::Unavailable
+            }
             Self::Reset(CANCEL) => Code::Cancelled,
             Self::Reset(ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
             Self::Reset(INADEQUATE_SECURITY) => Code::PermissionDenied,

@@ -133,6 +133,19 @@ impl Raw {
         self.until(|frame| frame.kind == HEADERS).await.stream
     }
 
+    /// The stream of the next call, and how many PINGs have come since then.
+    pub(crate) async fn headers_and_pings(&mut self) -> (u32, usize) {
+        let stream = self.until_headers().await;
+        let mut pings = 0;
+        self.write(PING, 0, 0, b"finished").await;
+        self.until(|frame| {
+            pings += usize::from(frame.kind == PING && frame.flags != ACK);
+            frame.kind == PING && frame.flags == ACK
+        })
+        .await;
+        (stream, pings)
+    }
+
     /// Answers with a head that is the whole response.
     pub(crate) async fn trailers_only(&mut self, stream: u32, code: &str) {
         let block = [&[0x88, 0, 11][..], b"grpc-status", &[1], code.as_bytes()].concat();
@@ -143,7 +156,7 @@ impl Raw {
         self.write(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
     }
 
-    pub(crate) async fn until(&mut self, wanted: impl Fn(&Frame) -> bool) -> Frame {
+    pub(crate) async fn until(&mut self, mut wanted: impl FnMut(&Frame) -> bool) -> Frame {
         loop {
             let frame = within(self.read()).await.expect("the connection is open");
             if wanted(&frame) {
