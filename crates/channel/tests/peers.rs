@@ -76,7 +76,8 @@ async fn status(channel: &Channel, request: Request<Script>) -> u32 {
     headers["grpc-status"].to_str().unwrap().parse().unwrap()
 }
 
-fn channel_to(target: impl ToString) -> Channel {
+#[allow(clippy::needless_pass_by_value, reason = "an address or a string, as each test has it")]
+fn channel_to(target: impl std::fmt::Display) -> Channel {
     Channel::builder(target.to_string()).policy("round_robin").build().unwrap()
 }
 
@@ -151,13 +152,13 @@ async fn a_response_that_ends_ends_the_request_that_is_still_open() {
 
 #[tokio::test]
 async fn an_early_status_reaches_the_caller_whatever_becomes_of_the_upload() {
+    const NO_ERROR: u32 = 0;
+    const CANCEL: u32 = 8;
     let (address, mut peers) = Raw::listen().await;
     let channel = channel_to(address);
     channel.connect();
     let mut peer = within(peers.recv()).await.unwrap();
     peer.settings(&[]).await;
-    const NO_ERROR: u32 = 0;
-    const CANCEL: u32 = 8;
     for reset in [None, Some(NO_ERROR), Some(CANCEL)] {
         let (writer, body) = script();
         writer.send(Ok(Frame::data(vec![0; 1 << 20].into()))).unwrap();
@@ -267,11 +268,15 @@ async fn reported(channel: &Channel, is_so: impl Fn(&evenkeel_channel::Report) -
 
 #[tokio::test]
 async fn a_peer_that_falls_silent_gets_no_calls_until_its_first_byte_and_few_pings() {
-    use evenkeel_channel::balance::Connectivity;
+    use evenkeel_channel::balance::{Connectivity, ProgressSettings};
 
     let (address, mut peers) = Raw::listen().await;
     let server = Server::start().await;
-    let channel = channel_to(format!("{address},{}", server.address));
+    // A stall that is over must leave no timer of its own behind: one of an hour would show.
+    let mut progress = ProgressSettings::default();
+    progress.give_up_after = Duration::from_secs(3_600);
+    let channel = Channel::builder(format!("{address},{}", server.address)).policy("round_robin");
+    let channel = channel.progress(progress).build().unwrap();
     channel.connect();
     let mut peer = within(peers.recv()).await.unwrap();
     peer.settings(&[]).await;

@@ -417,11 +417,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 }
             }
             let Some(at) = self.progress.next_timeout(&traffic) else { return Poll::Pending };
-            // Deadlines only move later, so a timer that is armed is never too late.
-            let (clock, timer) = (self.clock, &mut self.timer);
-            let armed = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(clock.instant(at))));
+            let at = self.clock.instant(at);
+            let armed = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            // One that fires early costs a look; one that was armed for a stall that is over would fire too late.
+            if armed.deadline() > at {
+                armed.as_mut().reset(at);
+            }
             ready!(armed.as_mut().poll(cx));
-            *timer = None;
+            self.timer = None;
         }
     }
 
