@@ -30,6 +30,8 @@ impl Default for ProgressSettings {
 /// Probes sent without an application byte in return. Servers count pings between their own frames and hang up on
 /// the third (gRFC A8), so that slow calls must not be mistaken for an invitation to ping on.
 const MAX_UNREWARDED_PROBES: u32 = 2;
+/// A ping that comes this long after the last one is none that servers count: they permit one in five minutes.
+const PERMITTED_INTERVAL: Duration = Duration::from_secs(310);
 
 /// Tells a hung peer from a slow one, connection by connection.
 ///
@@ -128,9 +130,9 @@ impl Progress {
     }
 
     fn suspect_at(&self, traffic: &Traffic) -> Option<Time> {
+        let silent = traffic.unanswered_since? + self.settings.suspect_after;
         let may_probe = self.unrewarded < MAX_UNREWARDED_PROBES || self.is_rewarded(traffic);
-        let since = traffic.unanswered_since.filter(|_| may_probe)?;
-        Some(since + self.settings.suspect_after)
+        Some(if may_probe { silent } else { silent.max(self.probed_at + PERMITTED_INTERVAL) })
     }
 
     /// Whether a reply has come since the last probe, so that the peer's count of our pings has begun anew.
@@ -198,6 +200,8 @@ mod tests {
         }
         assert_eq!(probes, MAX_UNREWARDED_PROBES);
         assert_eq!(progress.judge(at(99_000), &traffic(Some(98_000), 0, 0)), Verdict::Well);
+        let permitted = progress.next_timeout(&traffic(Some(98_000), 0, 0)).unwrap();
+        assert!(permitted > at(300_000), "servers permit a ping in five minutes, whatever is outstanding");
         assert_eq!(progress.judge(at(99_000), &traffic(Some(98_000), 97_000, 97_000)), Verdict::Probe);
     }
 }

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::{call::Following, transport::Incoming, wire_status};
+use crate::{following::Following, transport::Incoming, wire_status};
 
 /// The body of a response. It never fails: whatever breaks the stream ends it with trailers that hold a gRPC status.
 ///

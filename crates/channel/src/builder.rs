@@ -14,13 +14,13 @@ use http::uri;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    Channel, Report,
-    channel::{Core, Shared},
     driver::{Driver, Settings, State},
+    report::Report,
+    shared::{Core, Shared},
     snapshot::Snapshot,
 };
 
-/// Describes a [`Channel`] before it is built.
+/// Describes a [`Channel`](crate::Channel) before it is built.
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
     target: String,
@@ -119,16 +119,8 @@ impl Builder {
         Self { seed: Some(seed), ..self }
     }
 
-    /// Builds the channel. It connects when it is first used.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError`] where the target, the authority or the policy's config is invalid.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    pub fn build(mut self) -> Result<Channel, BuildError> {
+    /// Starts the channel's driver.
+    pub(crate) fn start(mut self) -> Result<Core, BuildError> {
         let (resolver, authority) = self.resolve_target()?;
         let authority: uri::Authority = authority.parse().map_err(|_| BuildError::Authority(authority))?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
@@ -152,7 +144,7 @@ impl Builder {
             settings: Settings { default_config: config, health_check: self.health_check, progress: self.progress },
         };
         tokio::spawn(driver.run());
-        Ok(Channel::new(Core { shared, driver: sender, reports: receiver }))
+        Ok(Core { shared, driver: sender, reports: receiver })
     }
 
     fn resolve_target(&mut self) -> Result<(Box<dyn Resolver>, String), BuildError> {

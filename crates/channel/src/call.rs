@@ -1,20 +1,20 @@
 //! A call's life: placed by a picker, tried until an attempt counts, and followed to its last byte.
 
-use std::{fmt, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use evenkeel_balance::{
-    Address, Call, Code, Entropy, MethodConfig, Outcome, Pick, PickArgs, Pushback, Retries, RetryThrottle, Status, Time,
+    Address, Call, Code, Entropy, MethodConfig, Pick, PickArgs, Pushback, Retries, RetryThrottle, Status, Time,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, Response, request};
+use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, request};
 use http_body::Body;
-use tokio::task::AbortHandle;
 
 use crate::{
     body::ResponseBody,
-    channel::{Core, Shared},
     deadline,
+    following::{Following, Placed, Sending, explain},
     request::{Request, SendError},
+    shared::Core,
     snapshot::Snapshot,
     transport::{Connection, Incoming, Outgoing, Purpose, StreamError},
     wire_status,
@@ -88,13 +88,6 @@ struct Progressing {
     placed: Placed,
     incoming: Incoming,
     outgoing: Option<Outgoing>,
-}
-
-/// A call on an endpoint.
-struct Placed {
-    call: Call,
-    started: Time,
-    throttle: Option<Arc<RetryThrottle>>,
 }
 
 impl<'a, B> Attempts<'a, B>
@@ -183,36 +176,22 @@ where
                 return Ok(Attempt::Unprocessed(error));
             }
         };
-        let mut sending = !request.is_empty();
-        let head = std::future::poll_fn(|cx| {
-            if sending && let Poll::Ready(sent) = request.poll_send(cx, &mut outgoing) {
-                sending = false;
-                if let Err(SendError::Body(error)) = sent {
-                    return Poll::Ready(Err(Err(Status::new(
-                        Code::Cancelled,
-                        format!("the request's body failed: {error}"),
-                    ))));
-                }
-            }
-            incoming.poll_head(cx).map_err(Ok)
-        });
-        let head = head.await;
+        let (head, sent) = exchange(&mut request, &mut outgoing, &mut incoming).await;
         self.request = Some(request);
         match head {
-            Ok(head) => {
-                let outgoing = sending.then_some(outgoing);
-                Ok(judge(head, Progressing { placed, incoming, outgoing }))
+            Ok(head) => Ok(judge(head, Progressing { placed, incoming, outgoing: (!sent).then_some(outgoing) })),
+            Err(Broken::Request(error)) => {
+                Err(Status::new(Code::Cancelled, format!("the request's body failed: {error}")))
             }
-            Err(Ok(error @ (StreamError::NotSent | StreamError::LeftBehind | StreamError::Refused))) => {
+            Err(Broken::Stream(error @ (StreamError::NotSent | StreamError::LeftBehind | StreamError::Refused))) => {
                 placed.call.withdraw();
                 Ok(Attempt::Unprocessed(error))
             }
-            Err(Ok(error)) => {
+            Err(Broken::Stream(error)) => {
                 let status = explain(&error, connection.peer(), self.deadline, self.core.clock.now());
                 placed.finish(self.core, status.code);
                 Ok(Attempt::Failed(status, Pushback::None, None))
             }
-            Err(Err(status)) => Err(status),
         }
     }
 
@@ -253,19 +232,13 @@ where
         let sending = match (outgoing, self.request.take()) {
             (Some(outgoing), Some(mut request)) => {
                 request.commit();
-                Some(Sending(tokio::spawn(send_rest(request, outgoing)).abort_handle()))
+                Some(Sending::start(request, outgoing))
             }
             _ => None,
         };
         let code = wire_status::code(head.headers());
         let deadline = self.deadline.map(|at| self.core.clock.instant(at));
-        let following = Following {
-            core: Arc::clone(self.core),
-            placed: Some(placed),
-            sending,
-            peer: self.peer.clone(),
-            deadline: self.deadline,
-        };
+        let following = Following::new(Arc::clone(self.core), placed, sending, self.peer.clone(), self.deadline);
         head.map(|()| ResponseBody::new(incoming, following, code, deadline))
     }
 
@@ -299,6 +272,38 @@ where
     }
 }
 
+/// Why an attempt has no response.
+enum Broken {
+    /// The caller's own body failed.
+    Request(String),
+    Stream(StreamError),
+}
+
+/// Sends the request until the response's head is there; says too whether all of it was sent by then.
+async fn exchange<B>(
+    request: &mut Request<B>,
+    outgoing: &mut Outgoing,
+    incoming: &mut Incoming,
+) -> (Result<Response<()>, Broken>, bool)
+where
+    B: Body<Data = Bytes>,
+    B::Error: fmt::Display,
+{
+    let mut sent = request.is_empty();
+    let head = poll_fn(|cx| {
+        if !sent && let Poll::Ready(end) = request.poll_send(cx, outgoing) {
+            sent = true;
+            // A stream that takes no more shows in the response.
+            if let Err(SendError::Body(error)) = end {
+                return Poll::Ready(Err(Broken::Request(error)));
+            }
+        }
+        incoming.poll_head(cx).map_err(Broken::Stream)
+    });
+    let head = head.await;
+    (head, sent)
+}
+
 /// A response's head commits the call, unless it is the whole response and a failure that may be retried.
 fn judge(head: Response<()>, progressing: Progressing) -> Attempt {
     let code = wire_status::code(head.headers()).filter(|_| progressing.incoming.is_end());
@@ -309,112 +314,5 @@ fn judge(head: Response<()>, progressing: Progressing) -> Attempt {
             Attempt::Failed(status, pushback, Some(Box::new((head, progressing))))
         }
         _ => Attempt::Answer(head, progressing),
-    }
-}
-
-/// A request that is still being sent. Dropped with its call, so that neither outlives the other: a caller's body may
-/// stay silent for ever, and the stream is only cancelled once both of its halves are gone.
-#[derive(Debug)]
-struct Sending(AbortHandle);
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Sends what is left of a streaming request while its response is already being read.
-async fn send_rest<B>(request: Request<B>, mut outgoing: Outgoing)
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: fmt::Display,
-{
-    let mut request = pin!(request);
-    let sent = std::future::poll_fn(|cx| request.as_mut().get_mut().poll_send(cx, &mut outgoing)).await;
-    // A stream that takes no more shows in the response; a request that breaks off must not look complete.
-    if let Err(SendError::Body(_)) = sent {
-        outgoing.cancel();
-    }
-}
-
-/// The status of a call whose stream broke. A server that keeps the deadline too may end the stream a moment before our
-/// own timer does: that is the deadline, and not a cancellation.
-fn explain(error: &StreamError, peer: &impl fmt::Display, deadline: Option<Time>, now: Time) -> Status {
-    let status = error.status(peer);
-    if status.code == Code::Cancelled && deadline.is_some_and(|deadline| deadline <= now) {
-        return Status::new(Code::DeadlineExceeded, format!("deadline exceeded: {}", status.message));
-    }
-    status
-}
-
-impl Placed {
-    fn finish(self, shared: &Shared, code: Code) {
-        if let Some(throttle) = self.throttle.filter(|_| code == Code::Ok) {
-            throttle.succeeded();
-        }
-        self.call.finish(Outcome::new(code).after(shared.clock.now().since(self.started)));
-    }
-}
-
-/// What a response's body needs to see its call to the end.
-pub(crate) struct Following {
-    core: Arc<Core>,
-    placed: Option<Placed>,
-    sending: Option<Sending>,
-    peer: Option<Address>,
-    deadline: Option<Time>,
-}
-
-impl Following {
-    /// The call has ended with `code`. Later calls of this change nothing.
-    pub(crate) fn finish(&mut self, code: Code) {
-        self.sending = None;
-        if let Some(placed) = self.placed.take() {
-            placed.finish(&self.core, code);
-        }
-    }
-
-    /// The stream broke off: what the caller is told, as trailers.
-    pub(crate) fn broke(&mut self, error: &StreamError) -> HeaderMap {
-        let status = explain(error, &self.peer_name(), self.deadline, self.core.clock.now());
-        self.end(&status)
-    }
-
-    /// The deadline has passed.
-    pub(crate) fn timed_out(&mut self) -> HeaderMap {
-        let peer = self.peer_name();
-        self.end(&Status::new(Code::DeadlineExceeded, format!("deadline exceeded while reading from {peer}")))
-    }
-
-    fn end(&mut self, status: &Status) -> HeaderMap {
-        self.finish(status.code);
-        let mut trailers = HeaderMap::new();
-        wire_status::write(status, &mut trailers);
-        trailers
-    }
-
-    fn peer_name(&self) -> String {
-        self.peer.as_ref().map_or_else(|| self.core.target.clone(), ToString::to_string)
-    }
-}
-
-impl fmt::Debug for Following {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Following").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cancellation_at_the_deadline_is_the_deadline() {
-        let (soon, late) = (Time::from_nanos(5), Time::from_nanos(9));
-        let code = |error: StreamError, deadline, now| explain(&error, &"peer", deadline, now).code;
-        assert_eq!(code(StreamError::Reset(8), Some(soon), late), Code::DeadlineExceeded);
-        assert_eq!(code(StreamError::Reset(8), Some(late), soon), Code::Cancelled);
-        assert_eq!(code(StreamError::Reset(8), None, late), Code::Cancelled);
-        assert_eq!(code(StreamError::Broken("gone".to_owned()), Some(soon), late), Code::Unavailable);
     }
 }

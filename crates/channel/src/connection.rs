@@ -7,7 +7,7 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::{
     clock::Clock,
-    driver::Message,
+    message::Message,
     transport::{self, Connection, Line, News, Stream},
 };
 

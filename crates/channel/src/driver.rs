@@ -18,20 +18,12 @@ use tokio::{
 };
 
 use crate::{
-    channel::Shared,
     connection, health_watch,
+    message::Message,
     report::Report,
+    shared::Shared,
     snapshot::{Connections, Snapshot},
-    transport::Connection,
 };
-
-/// What the driver hears.
-pub(crate) enum Message {
-    /// Something for the balancer.
-    Input(Input),
-    /// An attempt has made its connection.
-    Opened(ConnectionId, Arc<Connection>),
-}
 
 /// What a channel's owner has settled before it starts.
 pub(crate) struct Settings {

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::{
-    driver::Message,
+    message::Message,
     transport::{Connection, Incoming, Purpose, StreamError},
     wire_status,
 };

@@ -1,9 +1,10 @@
 //! A load-balancing gRPC channel for tonic's generated clients.
 //!
-//! [`Channel`] is the whole of it for a user. Inside, in the order of a call's life: `call` places it by the picker
-//! of a `snapshot` and makes its attempts, `request` sends it, `transport` carries it, and `body` reads the response.
-//! Beside that, in the order of a change's life: `connection` and `health_watch` see it, `driver` feeds it to the
-//! balancing core (`evenkeel-balance`) and publishes the next snapshot and [`Report`].
+//! [`Channel`] is the whole of it for a user. Inside, in the order of a call's life: `call` places it by the picker of
+//! a `snapshot` and makes its attempts, `request` sends it, `transport` carries it, `body` reads the response, and
+//! `following` sees to what must happen when it ends. Beside that, in the order of a change's life: `connection` and
+//! `health_watch` see it and send a `message`, `driver` feeds it to the balancing core (`evenkeel-balance`) and publishes
+//! the next snapshot and [`Report`]. `shared` is what both sides hold.
 
 mod body;
 mod builder;
@@ -13,9 +14,12 @@ mod clock;
 mod connection;
 mod deadline;
 mod driver;
+mod following;
 mod health_watch;
+mod message;
 mod report;
 mod request;
+mod shared;
 mod snapshot;
 mod transport;
 mod wire_status;

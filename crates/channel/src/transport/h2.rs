@@ -454,10 +454,6 @@ fn root_cause(error: &h2::Error) -> String {
     error.get_io().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-pub(super) fn reason_name(code: u32) -> String {
-    format!("{:?}", h2::Reason::from(code))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

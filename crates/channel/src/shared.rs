@@ -1,0 +1,93 @@
+//! What the clones of a channel and its driver share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwap;
+use evenkeel_balance::{Input, Status};
+use http::{Uri, header, request, uri};
+use tokio::sync::{mpsc::UnboundedSender, watch};
+
+use crate::{clock::Clock, message::Message, report::Report, snapshot::Snapshot};
+
+/// What calls work with: the data plane's side of a channel.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    /// The one strong sender: when it goes, the driver ends.
+    pub(crate) driver: UnboundedSender<Message>,
+    pub(crate) reports: watch::Receiver<Arc<Report>>,
+}
+
+/// What calls and the driver share.
+pub(crate) struct Shared {
+    pub(crate) target: String,
+    pub(crate) authority: uri::Authority,
+    pub(crate) clock: Clock,
+    seed: u64,
+    draws: AtomicU64,
+    snapshot: ArcSwap<Snapshot>,
+    version: watch::Sender<u64>,
+}
+
+impl std::ops::Deref for Core {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Core {
+    /// Has the driver connect, if it has not begun to.
+    pub(crate) fn exit_idle(&self) {
+        // Fails only where the runtime is shutting down, which ends the caller too.
+        let _ = self.driver.send(Message::Input(Input::ExitIdle));
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(target: String, authority: uri::Authority, seed: u64, first: Snapshot) -> Self {
+        let snapshot = ArcSwap::from_pointee(first);
+        let (clock, draws, version) = (Clock::start(), AtomicU64::new(0), watch::Sender::new(0));
+        Self { target, authority, clock, seed, draws, snapshot, version }
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        let version = snapshot.version;
+        self.snapshot.store(Arc::new(snapshot));
+        self.version.send_replace(version);
+    }
+
+    /// Waits for a snapshot that is newer than `version`.
+    pub(crate) async fn newer_than(&self, version: u64) -> Result<(), Status> {
+        let mut versions = self.version.subscribe();
+        let newer = versions.wait_for(|newest| *newest > version).await;
+        newer.map(drop).map_err(|_| Status::unavailable("the channel is shutting down"))
+    }
+
+    /// 64 random bits: the seed's stream, in the order of the draws.
+    pub(crate) fn random(&self) -> u64 {
+        let draw = self.draws.fetch_add(1, Relaxed);
+        evenkeel_balance::Entropy::new(self.seed.wrapping_add(draw.wrapping_mul(0x9E37_79B9_7F4A_7C15))).next_u64()
+    }
+
+    /// Fills in what a generated client leaves to its channel: scheme, authority and user agent. A request that has
+    /// an authority comes from further away, and keeps what it brought.
+    pub(crate) fn complete(&self, head: &mut request::Parts) {
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        if parts.authority.is_none() {
+            let agent = header::HeaderValue::from_static(concat!("evenkeel/", env!("CARGO_PKG_VERSION")));
+            head.headers.entry(header::USER_AGENT).or_insert(agent);
+        }
+        parts.scheme.get_or_insert(uri::Scheme::HTTP);
+        parts.authority.get_or_insert_with(|| self.authority.clone());
+        parts.path_and_query.get_or_insert_with(|| uri::PathAndQuery::from_static("/"));
+        head.uri = Uri::from_parts(parts).expect("scheme, authority and path are all there");
+    }
+}
