@@ -1,4 +1,3 @@
-mod backoff;
 mod lookup;
 mod watch;
 

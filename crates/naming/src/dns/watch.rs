@@ -1,5 +1,6 @@
 use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
 
+use evenkeel_balance::{Backoff, Entropy};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -8,7 +9,6 @@ use tracing::{info, warn};
 
 use super::{
     Report,
-    backoff::Backoff,
     lookup::{Answer, Records, look_up},
 };
 use crate::{FailureKind, Options, ResolveError};
@@ -21,12 +21,14 @@ pub(super) struct Watch {
     name: String,
     options: Options,
     state: State,
+    /// Jitters the retries.
+    entropy: Entropy,
 }
 
 impl Watch {
     pub(super) fn new(name: String, port: u16, options: Options) -> Self {
         let state = State::new(&name, port, &options);
-        Self { name, options, state }
+        Self { name, options, state, entropy: Entropy::new(rand::random()) }
     }
 
     /// Ends only when nobody reads the reports any more.
@@ -35,7 +37,7 @@ impl Watch {
         loop {
             let begun = Instant::now();
             let answer = look_up(&self.name, &self.options).await;
-            let step = self.state.handle_answer(answer, reason, rand::random());
+            let step = self.state.handle_answer(answer, reason, &mut self.entropy);
             if let Some(outcome) = step.news
                 && reports.send(Report { index, outcome }).await.is_err()
             {
@@ -116,6 +118,8 @@ struct State {
     min_interval: Duration,
     max_interval: Duration,
     backoff: Backoff,
+    /// Failed look-ups since the last whole answer.
+    failures: u32,
     v4: Addresses,
     v6: Addresses,
     error: Option<ResolveError>,
@@ -130,7 +134,9 @@ impl State {
             port,
             min_interval: options.min_interval,
             max_interval: options.max_interval.max(options.min_interval),
-            backoff: Backoff::new(options.backoff_initial, options.backoff_max),
+            // gRPC's connection backoff, between the bounds of the options.
+            backoff: Backoff::new(options.backoff_initial.min(options.backoff_max), options.backoff_max, 1.6, 0.2),
+            failures: 0,
             v4: BTreeSet::new(),
             v6: BTreeSet::new(),
             error: None,
@@ -138,15 +144,14 @@ impl State {
         }
     }
 
-    /// `entropy` in 0..1 jitters the next retry.
-    fn handle_answer(&mut self, answer: Answer, reason: Reason, entropy: f64) -> Step {
+    fn handle_answer(&mut self, answer: Answer, reason: Reason, entropy: &mut Entropy) -> Step {
         match (answer.v4, answer.v6) {
             (Ok(v4), Ok(v6)) if v4.addresses.is_empty() && v6.addresses.is_empty() => {
                 let error = self.no_address(v4.exists || v6.exists);
                 self.fail(error, entropy)
             }
             (Ok(v4), Ok(v6)) => {
-                self.backoff.reset();
+                self.failures = 0;
                 self.half_error = None;
                 let ttl = smallest_ttl([&v4, &v6]);
                 self.accept(Some(v4), Some(v6), ttl, reason)
@@ -184,8 +189,8 @@ impl State {
         }
     }
 
-    fn fail(&mut self, error: ResolveError, entropy: f64) -> Step {
-        let delay = self.backoff.next(entropy);
+    fn fail(&mut self, error: ResolveError, entropy: &mut Entropy) -> Step {
+        let delay = self.next_delay(entropy);
         let changed = self.error.as_ref() != Some(&error);
         if changed {
             let kept = self.v4.len() + self.v6.len();
@@ -196,13 +201,19 @@ impl State {
     }
 
     /// Notes the failure of one family, and gives the time until it is tried again.
-    fn note_half(&mut self, error: ResolveError, entropy: f64) -> Duration {
-        let delay = self.backoff.next(entropy);
+    fn note_half(&mut self, error: ResolveError, entropy: &mut Entropy) -> Duration {
+        let delay = self.next_delay(entropy);
         if self.half_error.as_ref() != Some(&error) {
             warn!(name = self.name, %error, retry_in = ?delay, "only one address family resolves; the other keeps its last endpoints");
             self.half_error = Some(error);
         }
         delay
+    }
+
+    /// How long to wait after one more failure.
+    fn next_delay(&mut self, entropy: &mut Entropy) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.backoff.delay(self.failures, entropy)
     }
 
     fn no_address(&self, exists: bool) -> ResolveError {
@@ -253,7 +264,7 @@ mod tests {
     }
 
     fn after(state: &mut State, v4: Result<Records, ResolveError>, v6: Result<Records, ResolveError>) -> Step {
-        state.handle_answer(Answer { v4, v6 }, Reason::Expired, 0.5)
+        state.handle_answer(Answer { v4, v6 }, Reason::Expired, &mut Entropy::new(1))
     }
 
     #[test]
@@ -296,5 +307,18 @@ mod tests {
         assert!(second > first, "{first:?}, then {second:?}");
         let recovered = after(&mut state, records(&["10.0.0.1"], 60), records(&[], 60));
         assert!(matches!(recovered.news, Some(Ok(list)) if list.len() == 1), "the same list ends the failure");
+        let anew = after(&mut state, Err(servfail()), Err(servfail()));
+        assert_eq!(anew.next, Next::Retry(first), "a success starts the delays over");
+    }
+
+    #[test]
+    fn delays_grow_to_the_cap() {
+        let options = Options { backoff_max: Duration::from_secs(4), ..Options::default() };
+        let mut state = State::new("web.example", 80, &options);
+        for base in [1.0, 1.6, 2.56, 4.0, 4.0] {
+            let step = after(&mut state, Err(servfail()), Err(servfail()));
+            let Next::Retry(delay) = step.next else { panic!("a failure is retried") };
+            assert!((0.8 * base..=1.2 * base).contains(&delay.as_secs_f64()), "{delay:?} around {base} s");
+        }
     }
 }
