@@ -1,9 +1,11 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    Address, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Endpoint, Entropy, Event, HealthCheck,
-    HealthSignal, LbConfig, Load, NoChoice, Policies, Status, SubchannelId, SubchannelState, Time, Update,
-    policy::{Context, GracefulSwitch, Policy},
+    Address, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Decision, Endpoint, Entropy, Event,
+    HealthCheck, HealthSignal, LbConfig, Load, LoadReport, Measurement, NoChoice, Policies, Status, SubchannelId,
+    SubchannelState, Time, Update,
+    decision::What,
+    policy::{Child, Context, Explanation, Policy},
     subchannel::{Errand, Subchannels},
     time::earliest,
 };
@@ -19,11 +21,11 @@ use crate::{
 /// Equal seeds, inputs and times give equal actions.
 pub struct Balancer {
     policies: Policies,
-    policy: GracefulSwitch,
+    policy: Child,
     subchannels: Subchannels,
     entropy: Entropy,
-    /// What the resolver said last; a failure counts only before the first success.
-    resolution: Option<Result<Vec<Endpoint>, Status>>,
+    /// Whether the resolver has ever succeeded; its later failures change nothing.
+    is_resolved: bool,
     re_resolve: bool,
     connectivity: Connectivity,
 }
@@ -32,7 +34,7 @@ pub struct Balancer {
 #[derive(Clone, Debug)]
 pub enum Input {
     /// The resolver has answered: the endpoints, complete.
-    Resolved(Vec<Endpoint>),
+    Resolved(Arc<[Endpoint]>),
     /// The resolver has failed. Endpoints of an earlier answer stay in force.
     ResolutionFailed(Status),
     /// An attempt that [`Action::Connect`] asked for has made its connection, and the peer has spoken.
@@ -41,6 +43,8 @@ pub enum Input {
     Disconnected(ConnectionId, Status),
     /// The health Watch of a connection said something.
     Health(ConnectionId, HealthSignal),
+    /// The server of a connection has reported its load out of band.
+    Load(ConnectionId, LoadReport),
     /// A connection has calls outstanding and has fallen silent; the text says for how long.
     Stalled(ConnectionId, String),
     /// A silent connection has spoken again.
@@ -69,8 +73,20 @@ pub enum Action {
         /// The service to ask about; `""` is the whole server.
         service: String,
     },
+    /// Have the server report its load over this connection, about every `interval`, and answer with
+    /// [`Input::Load`] (gRFC A51).
+    WatchLoad {
+        /// Over which connection.
+        connection: ConnectionId,
+        /// How often.
+        interval: Duration,
+    },
     /// Resolve the name again, soon.
     Resolve,
+    /// Write this into the decision log.
+    Note(Decision),
+    /// Add this to the metrics.
+    Measure(Measurement),
     /// Place calls by this picker from now on.
     Publish(Update),
 }
@@ -81,6 +97,9 @@ impl From<Errand> for Action {
             Errand::Connect(connection, address) => Self::Connect { connection, address },
             Errand::Close(connection) => Self::Close(connection),
             Errand::WatchHealth(connection, service) => Self::WatchHealth { connection, service },
+            Errand::WatchLoad(connection, interval) => Self::WatchLoad { connection, interval },
+            Errand::Note(decision) => Self::Note(decision),
+            Errand::Measure(measurement) => Self::Measure(measurement),
         }
     }
 }
@@ -115,11 +134,10 @@ impl Balancer {
         seed: u64,
     ) -> Result<Self, ConfigError> {
         let mut entropy = Entropy::new(seed);
-        let policy = policies.build(config).map_err(|error| error.under(CONFIG_PATH))?;
-        let policy = GracefulSwitch::new(policy);
+        let policy = Child::new(config, &policies).map_err(|error| error.under(CONFIG_PATH))?;
         let subchannels = Subchannels::new(settings, Entropy::new(entropy.next_u64()));
         let connectivity = Connectivity::Idle;
-        Ok(Self { policies, policy, subchannels, entropy, resolution: None, re_resolve: false, connectivity })
+        Ok(Self { policies, policy, subchannels, entropy, is_resolved: false, re_resolve: false, connectivity })
     }
 
     /// Places calls as `config` says from now on; the policy in force serves until a new one is ready.
@@ -129,14 +147,7 @@ impl Balancer {
     /// As for [`new`](Self::new); the earlier config then stays in force (gRFC A21).
     pub fn configure(&mut self, now: Time, config: &LbConfig) -> Result<(), ConfigError> {
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
-        let configured = self.policy.configure(config, &self.policies, &mut ctx);
-        if configured.map_err(|error| error.under(CONFIG_PATH))? {
-            match &self.resolution {
-                Some(Ok(endpoints)) => self.policy.handle(Event::Resolved(endpoints), &mut ctx),
-                Some(Err(status)) => self.policy.handle(Event::ResolutionFailed(status), &mut ctx),
-                None => {}
-            }
-        }
+        self.policy.configure(config, &self.policies, &mut ctx).map_err(|error| error.under(CONFIG_PATH))?;
         self.spread_changes(now);
         Ok(())
     }
@@ -151,18 +162,21 @@ impl Balancer {
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Resolved(endpoints) => {
+                self.is_resolved = true;
                 self.tell(now, Event::Resolved(&endpoints));
-                self.resolution = Some(Ok(endpoints));
             }
-            Input::ResolutionFailed(_) if matches!(self.resolution, Some(Ok(_))) => {}
+            Input::ResolutionFailed(_) if self.is_resolved => {}
             Input::ResolutionFailed(status) => {
-                let status = status.from_control_plane();
-                self.tell(now, Event::ResolutionFailed(&status));
-                self.resolution = Some(Err(status));
+                self.tell(now, Event::ResolutionFailed(&status.from_control_plane()));
             }
             Input::Connected(connection) => self.subchannels.connected(now, connection),
             Input::Disconnected(connection, why) => self.subchannels.disconnected(now, connection, &why),
             Input::Health(connection, signal) => self.subchannels.health(now, connection, signal),
+            Input::Load(connection, report) => {
+                if self.subchannels.is_current(connection) {
+                    self.tell(now, Event::Load(connection.subchannel, &report));
+                }
+            }
             Input::Stalled(connection, why) => self.subchannels.stalled(now, connection, Some(why)),
             Input::Recovered(connection) => self.subchannels.stalled(now, connection, None),
             Input::ExitIdle => self.tell(now, Event::ExitIdle),
@@ -194,9 +208,12 @@ impl Balancer {
             return Some(Action::Resolve);
         }
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
-        let update = self.policy.poll_update(&mut ctx)?;
-        self.connectivity = update.connectivity;
-        Some(Action::Publish(update))
+        if let Some(update) = self.policy.poll_update(&mut ctx) {
+            self.become_(now, update.connectivity);
+            return Some(Action::Publish(update));
+        }
+        // Making a picker may have had things to say and to count.
+        self.subchannels.next_errand().map(Action::from)
     }
 
     /// The channel's state as last published.
@@ -207,6 +224,11 @@ impl Balancer {
     /// The name of the policy in force, or of the one that is about to be.
     pub fn policy(&self) -> &'static str {
         self.policy.name()
+    }
+
+    /// Why calls go where they go: the tree of policies, and what each of them is up to.
+    pub fn explain(&self) -> Explanation {
+        self.policy.explain()
     }
 
     /// Every subchannel, by address: which is out, why, and since when.
@@ -232,6 +254,13 @@ impl Balancer {
         self.policy.shutdown(&mut ctx);
     }
 
+    fn become_(&mut self, now: Time, to: Connectivity) {
+        let from = std::mem::replace(&mut self.connectivity, to);
+        if from != to {
+            self.subchannels.note(now, What::Channel { from, to });
+        }
+    }
+
     fn tell(&mut self, now: Time, event: Event<'_>) {
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
         self.policy.handle(event, &mut ctx);
@@ -239,7 +268,7 @@ impl Balancer {
 
     /// Tells the policies of every subchannel whose state has changed, those included that their reactions change.
     fn spread_changes(&mut self, now: Time) {
-        while let Some(id) = self.subchannels.next_change() {
+        while let Some(id) = self.subchannels.next_change(now) {
             self.tell(now, Event::Subchannel(id));
         }
     }

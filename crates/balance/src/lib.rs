@@ -17,7 +17,7 @@
 //! let config = LbConfig::of("round_robin");
 //! let mut balancer = Balancer::new(Policies::standard(), &config, Default::default(), 42)?;
 //! let endpoint = Endpoint::new("127.0.0.1:50051".parse::<std::net::SocketAddr>().unwrap());
-//! balancer.handle(Time::ZERO, Input::Resolved(vec![endpoint]));
+//! balancer.handle(Time::ZERO, Input::Resolved([endpoint].into()));
 //! let mut picker = None;
 //! while let Some(action) = balancer.poll_action(Time::ZERO) {
 //!     match action {
@@ -35,10 +35,12 @@
 mod backoff;
 mod balancer;
 mod connectivity;
+mod decision;
 mod endpoint;
 mod entropy;
 mod health;
 mod load;
+mod load_report;
 mod picker;
 pub mod policy;
 mod progress;
@@ -51,11 +53,13 @@ mod time;
 pub use backoff::Backoff;
 pub use balancer::{Action, Balancer, Input, SubchannelReport};
 pub use connectivity::Connectivity;
+pub use decision::{Decision, Measurement, Value, What};
 pub use endpoint::{Address, Endpoint};
 pub use entropy::Entropy;
 pub use health::{HealthCheck, HealthSignal, UnknownService};
 pub use load::Load;
-pub use picker::{Call, NoChoice, Observer, Outcome, Pick, PickArgs, Picker, Route};
+pub use load_report::LoadReport;
+pub use picker::{Call, Metadata, NoChoice, Observer, Outcome, Pick, PickArgs, Picker, Route};
 pub use policy::{Context, Event, Policies, Policy, PolicyFactory, Update};
 pub use progress::{Progress, ProgressSettings, Traffic, Verdict};
 pub use retry::{Pushback, Retries, RetryThrottle};

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Code, Load, Status, SubchannelId, Time};
+use crate::{Code, Load, LoadReport, Status, SubchannelId, Time};
 
 /// Chooses an endpoint for a call. Immutable: every change of state or configuration publishes a new one.
 ///
@@ -20,12 +20,34 @@ pub struct PickArgs<'a> {
     pub entropy: u64,
     /// The call's path: `/package.Service/Method`.
     pub method: &'a str,
+    /// The call's metadata, for policies that place calls by it.
+    pub metadata: Option<&'a dyn Metadata>,
+    /// What the caller has said to hash the call by, in place of what the policy would.
+    pub hash_key: Option<&'a [u8]>,
+}
+
+/// A call's metadata as a picker reads it.
+pub trait Metadata: fmt::Debug + Sync {
+    /// Shows each value of the lower-case `name`, in order.
+    fn values(&self, name: &str, visit: &mut dyn FnMut(&[u8]));
 }
 
 impl<'a> PickArgs<'a> {
     /// The arguments of one pick.
     pub fn new(now: Time, entropy: u64, method: &'a str) -> Self {
-        Self { now, entropy, method }
+        Self { now, entropy, method, metadata: None, hash_key: None }
+    }
+
+    /// The same with the call's metadata.
+    #[must_use]
+    pub fn with_metadata(self, metadata: &'a dyn Metadata) -> Self {
+        Self { metadata: Some(metadata), ..self }
+    }
+
+    /// The same for a call that is to be hashed by `key`.
+    #[must_use]
+    pub fn with_hash_key(self, key: &'a [u8]) -> Self {
+        Self { hash_key: Some(key), ..self }
     }
 }
 
@@ -56,6 +78,16 @@ pub struct Route {
 pub trait Observer: fmt::Debug + Send + Sync {
     /// A call has ended.
     fn finished(&self, outcome: &Outcome);
+
+    /// The endpoint's server has reported its load out of band. Default: nothing happens.
+    fn reported(&self, now: Time, report: &LoadReport) {
+        let _ = (now, report);
+    }
+
+    /// Whether the server's load reports are of any use here, so that they are worth reading. Default: no.
+    fn wants_reports(&self) -> bool {
+        false
+    }
 }
 
 /// Learns nothing.
@@ -80,10 +112,10 @@ impl Route {
         Call { route: Some(Arc::clone(self)) }
     }
 
-    fn finish(&self, outcome: Outcome) {
+    fn finish(&self, outcome: &Outcome) {
         self.load.end(outcome.code == Code::Ok);
         if let Some(observer) = &self.observer {
-            observer.finished(&outcome);
+            observer.finished(outcome);
         }
     }
 }
@@ -109,6 +141,12 @@ impl Call {
         self.route.as_ref().expect("a call keeps its route until it ends").subchannel
     }
 
+    /// Whether somebody wants the server's load report with the [`Outcome`].
+    pub fn wants_report(&self) -> bool {
+        let observer = self.route.as_ref().and_then(|route| route.observer.as_ref());
+        observer.is_some_and(|observer| observer.wants_reports())
+    }
+
     /// Takes the call back: it was never sent, so it counts as neither begun nor failed, and nobody hears of it.
     pub fn withdraw(mut self) {
         if let Some(route) = self.route.take() {
@@ -117,7 +155,7 @@ impl Call {
     }
 
     /// Ends the call and says how.
-    pub fn finish(mut self, outcome: Outcome) {
+    pub fn finish(mut self, outcome: &Outcome) {
         if let Some(route) = self.route.take() {
             route.finish(outcome);
         }
@@ -127,31 +165,47 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(route) = self.route.take() {
-            route.finish(Outcome::new(Code::Cancelled));
+            route.finish(&Outcome::new(Code::Cancelled));
         }
     }
 }
 
 /// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Outcome {
     /// The status that the caller saw.
     pub code: Code,
     /// From the pick to the last byte, where the driver measured it.
     pub latency: Option<Duration>,
+    /// When, where the driver says: a call that was merely dropped has no time.
+    pub at: Option<Time>,
+    /// What the server said of its load with the response.
+    pub report: Option<Arc<LoadReport>>,
 }
 
 impl Outcome {
-    /// An outcome whose latency nobody measured.
+    /// An outcome of which nobody measured anything.
     pub fn new(code: Code) -> Self {
-        Self { code, latency: None }
+        Self { code, latency: None, at: None, report: None }
     }
 
     /// The same outcome with its latency.
     #[must_use]
     pub fn after(self, latency: Duration) -> Self {
         Self { latency: Some(latency), ..self }
+    }
+
+    /// The same outcome with its time.
+    #[must_use]
+    pub fn at(self, now: Time) -> Self {
+        Self { at: Some(now), ..self }
+    }
+
+    /// The same outcome with the server's load report.
+    #[must_use]
+    pub fn reporting(self, report: Arc<LoadReport>) -> Self {
+        Self { report: Some(report), ..self }
     }
 }
 
@@ -186,8 +240,8 @@ mod tests {
         let route = Arc::new(Route::new(SubchannelId::default(), Arc::clone(&load), None));
         let (finished, failed, dropped) = (route.call(), route.call(), route.call());
         assert_eq!((load.in_flight(), load.started()), (3, 3));
-        finished.finish(Outcome::new(Code::Ok).after(Duration::from_millis(1)));
-        failed.finish(Outcome::new(Code::Unavailable));
+        finished.finish(&Outcome::new(Code::Ok).after(Duration::from_millis(1)));
+        failed.finish(&Outcome::new(Code::Unavailable));
         drop(dropped);
         assert_eq!((load.in_flight(), load.succeeded(), load.failed()), (0, 1, 2));
         route.call().withdraw();

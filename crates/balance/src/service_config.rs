@@ -53,8 +53,19 @@ impl FromStr for ServiceConfig {
 }
 
 /// `loadBalancingConfig`: policies by name with their configs, in order of preference (gRFC A24).
-#[derive(Clone, Debug, PartialEq)]
+///
+/// In the config of a policy with children it is the type of a `childPolicy`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Vec<BTreeMap<String, Value>>")]
 pub struct LbConfig(Vec<(String, Value)>);
+
+impl TryFrom<Vec<BTreeMap<String, Value>>> for LbConfig {
+    type Error = ConfigError;
+
+    fn try_from(entries: Vec<BTreeMap<String, Value>>) -> Result<Self, ConfigError> {
+        Self::parse(entries)
+    }
+}
 
 impl LbConfig {
     /// One policy with its default config.
@@ -121,7 +132,7 @@ impl ConfigError {
 
     /// The same error, seen from the JSON around it.
     #[must_use]
-    pub(crate) fn under(self, parent: &str) -> Self {
+    pub fn under(self, parent: &str) -> Self {
         let joint = if self.path.is_empty() || self.path.starts_with('[') || parent.is_empty() { "" } else { "." };
         Self { path: format!("{parent}{joint}{}", self.path), ..self }
     }

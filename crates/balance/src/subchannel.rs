@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    Address, Backoff, Connectivity, Entropy, HealthCheck, HealthSignal, Load, Status, Time, health::Health,
-    time::earliest,
+    Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Measurement, Status, Time,
+    decision::What, health::Health, time::earliest,
 };
 
 /// Names one subchannel of a channel: an address and the connection to it, if any.
@@ -83,6 +83,9 @@ pub(crate) enum Errand {
     Connect(ConnectionId, Address),
     Close(ConnectionId),
     WatchHealth(ConnectionId, String),
+    WatchLoad(ConnectionId, Duration),
+    Note(Decision),
+    Measure(Measurement),
 }
 
 /// Every subchannel of a channel, one an address, shared by all policies of the tree.
@@ -97,6 +100,8 @@ pub(crate) struct Subchannels {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
     by_address: BTreeMap<Address, SubchannelId>,
+    /// What policies hold against an address or for it, in whatever state its connection is.
+    opinions: BTreeMap<Address, Opinion>,
     /// Whose state has changed and whose holders have yet to hear of it.
     changed: VecDeque<SubchannelId>,
     errands: VecDeque<Errand>,
@@ -117,6 +122,7 @@ impl Subchannels {
             slots: Vec::new(),
             vacant: Vec::new(),
             by_address: BTreeMap::new(),
+            opinions: BTreeMap::new(),
             changed: VecDeque::new(),
             errands: VecDeque::new(),
         }
@@ -131,7 +137,8 @@ impl Subchannels {
             return id;
         }
         let id = self.vacant_slot();
-        self.slots[id.slot()].subchannel = Some(Subchannel::new(now, address.clone()));
+        let opinion = self.opinions.get(address).cloned().unwrap_or_default();
+        self.slots[id.slot()].subchannel = Some(Subchannel::new(now, address.clone(), opinion));
         self.by_address.insert(address.clone(), id);
         id
     }
@@ -191,7 +198,9 @@ impl Subchannels {
         let ready = Ready { health, stalled: None, since: now, started: subchannel.load.started() };
         let reason = ready.reason();
         subchannel.become_(now, State::Ready(Box::new(ready)), reason);
+        let interval = subchannel.load_interval;
         self.errands.extend(watch.map(|service| Errand::WatchHealth(connection, service)));
+        self.errands.extend(interval.map(|interval| Errand::WatchLoad(connection, interval)));
         self.changed.push_back(connection.subchannel);
     }
 
@@ -297,13 +306,88 @@ impl Subchannels {
     }
 
     /// Whose state has changed since the last call, one at a time.
-    pub(crate) fn next_change(&mut self) -> Option<SubchannelId> {
-        self.changed.pop_front()
+    pub(crate) fn next_change(&mut self, now: Time) -> Option<SubchannelId> {
+        let id = self.changed.pop_front()?;
+        self.note_transition(now, id);
+        Some(id)
+    }
+
+    fn note_transition(&mut self, now: Time, id: SubchannelId) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        let to = subchannel.service();
+        let from = std::mem::replace(&mut subchannel.noted, to);
+        // IDLE to CONNECTING and back is the machinery of a reconnect; the reasons for it are noted.
+        let routine = |state| matches!(state, Connectivity::Idle | Connectivity::Connecting);
+        if from != to && !(routine(from) && routine(to)) {
+            let (address, reason) = (subchannel.address.clone(), subchannel.state().reason);
+            self.note(now, What::Endpoint { address, from, to, reason });
+        }
     }
 
     /// What the driver is to do next.
     pub(crate) fn next_errand(&mut self) -> Option<Errand> {
         self.errands.pop_front()
+    }
+
+    pub(crate) fn find(&self, address: &Address) -> Option<SubchannelId> {
+        self.by_address.get(address).copied()
+    }
+
+    pub(crate) fn is_current(&self, connection: ConnectionId) -> bool {
+        self.get(connection.subchannel).is_some_and(|subchannel| subchannel.attempt == connection.attempt)
+    }
+
+    /// Takes an address out, on top of what its connection and its health say.
+    pub(crate) fn eject(&mut self, now: Time, address: &Address, why: String) {
+        self.judge(now, address, |opinion| {
+            opinion.ejections += 1;
+            opinion.reason = why;
+        });
+    }
+
+    pub(crate) fn restore(&mut self, now: Time, address: &Address) {
+        self.judge(now, address, |opinion| opinion.ejections = opinion.ejections.saturating_sub(1));
+    }
+
+    /// Takes a connected address as READY whatever else is known of it.
+    pub(crate) fn trust(&mut self, now: Time, address: &Address) {
+        self.judge(now, address, |opinion| opinion.trusted += 1);
+    }
+
+    pub(crate) fn distrust(&mut self, now: Time, address: &Address) {
+        self.judge(now, address, |opinion| opinion.trusted = opinion.trusted.saturating_sub(1));
+    }
+
+    fn judge(&mut self, now: Time, address: &Address, change: impl FnOnce(&mut Opinion)) {
+        let opinion = self.opinions.entry(address.clone()).or_default();
+        change(opinion);
+        let opinion = opinion.clone();
+        if opinion.ejections == 0 && opinion.trusted == 0 {
+            self.opinions.remove(address);
+        }
+        let Some(id) = self.find(address) else { return };
+        self.change_service(now, id, |subchannel| subchannel.opinion = opinion);
+    }
+
+    /// Has the server of `id` report its load: on the present connection and on later ones.
+    pub(crate) fn watch_load(&mut self, id: SubchannelId, interval: Duration) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        if subchannel.load_interval.is_some_and(|present| present <= interval) {
+            return;
+        }
+        subchannel.load_interval = Some(interval);
+        if matches!(subchannel.state, State::Ready(_)) {
+            let connection = subchannel.connection(id);
+            self.errands.extend(connection.map(|connection| Errand::WatchLoad(connection, interval)));
+        }
+    }
+
+    pub(crate) fn note(&mut self, now: Time, what: What) {
+        self.errands.push_back(Errand::Note(Decision::new(now, what)));
+    }
+
+    pub(crate) fn measure(&mut self, measurement: Measurement) {
+        self.errands.push_back(Errand::Measure(measurement));
     }
 
     /// The state of `id`; `None` once nobody holds it.
@@ -325,14 +409,25 @@ impl Subchannels {
 
     /// Applies a change to a READY connection and tells the holders if its state came out different.
     fn when_ready(&mut self, now: Time, connection: ConnectionId, change: impl FnOnce(&mut Ready)) {
-        let Some(subchannel) = self.current(connection) else { return };
+        if !self.is_current(connection) {
+            return;
+        }
+        self.change_service(now, connection.subchannel, |subchannel| {
+            if let State::Ready(ready) = &mut subchannel.state {
+                change(ready);
+                subchannel.reason = ready.reason();
+            }
+        });
+    }
+
+    /// Applies a change that leaves the connection as it is, and tells the holders if it comes out different to them.
+    fn change_service(&mut self, now: Time, id: SubchannelId, change: impl FnOnce(&mut Subchannel)) {
+        let Some(subchannel) = self.get_mut(id) else { return };
         let before = subchannel.service();
-        let State::Ready(ready) = &mut subchannel.state else { return };
-        change(ready);
-        subchannel.reason = ready.reason();
+        change(subchannel);
         if subchannel.service() != before {
             subchannel.note_service(now, before);
-            self.changed.push_back(connection.subchannel);
+            self.changed.push_back(id);
         }
     }
 
@@ -377,7 +472,22 @@ struct Subchannel {
     state: State,
     since: Time,
     reason: String,
+    /// The state that the decision log has.
+    noted: Connectivity,
+    opinion: Opinion,
+    /// How often the server is to report its load out of band.
+    load_interval: Option<Duration>,
     load: Arc<Load>,
+}
+
+/// What policies hold against an address or for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Opinion {
+    /// Ejections in force, and the reason for the last one.
+    ejections: u32,
+    reason: String,
+    /// Policies that would rather have this endpoint than none.
+    trusted: u32,
 }
 
 #[derive(Debug)]
@@ -413,7 +523,7 @@ impl Ready {
 }
 
 impl Subchannel {
-    fn new(now: Time, address: Address) -> Self {
+    fn new(now: Time, address: Address, opinion: Opinion) -> Self {
         Self {
             address,
             holders: 1,
@@ -422,6 +532,9 @@ impl Subchannel {
             state: State::Idle,
             since: now,
             reason: "not connected yet".to_owned(),
+            noted: Connectivity::Idle,
+            opinion,
+            load_interval: None,
             load: Arc::default(),
         }
     }
@@ -452,7 +565,7 @@ impl Subchannel {
             connection: self.raw(),
             service: self.service(),
             since: self.since,
-            reason: self.reason.clone(),
+            reason: if self.opinion.ejections > 0 { self.opinion.reason.clone() } else { self.reason.clone() },
         }
     }
 
@@ -467,6 +580,8 @@ impl Subchannel {
 
     fn service(&self) -> Connectivity {
         match &self.state {
+            State::Ready(_) if self.opinion.trusted > 0 => Connectivity::Ready,
+            State::Ready(_) if self.opinion.ejections > 0 => Connectivity::TransientFailure,
             State::Ready(ready) => ready.connectivity(),
             _ => self.raw(),
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use evenkeel_balance::{
-    Action, Balancer, Code, ConfigError, ConnectionSettings, Endpoint, Entropy, Input, LbConfig, Observer, Outcome,
+    Action, Balancer, Code, ConfigError, ConnectionSettings, Context, Endpoint, Input, LbConfig, Observer, Outcome,
     Pick, PickArgs, Picker, Policies, PolicyFactory, Route, ServiceConfig, Time,
     policy::{Candidate, Choose, Petiole},
 };
@@ -49,7 +49,13 @@ impl PolicyFactory for Fastest {
         Ok(Petiole::new(config.chooser()?))
     }
 
-    fn reconfigure(&self, policy: &mut Self::Policy, config: FastestConfig, _: &Policies) -> Result<(), ConfigError> {
+    fn reconfigure(
+        &self,
+        policy: &mut Self::Policy,
+        config: FastestConfig,
+        _: &Policies,
+        _: &mut Context<'_>,
+    ) -> Result<(), ConfigError> {
         policy.reconfigure(config.chooser()?);
         Ok(())
     }
@@ -63,7 +69,7 @@ struct ByLatency {
 impl Choose for ByLatency {
     type Memory = Average;
 
-    fn picker(&mut self, ready: Vec<Candidate<Average>>, _: &mut Entropy) -> Arc<dyn Picker> {
+    fn picker(&mut self, ready: Vec<Candidate<Average>>, _: &mut Context<'_>) -> Arc<dyn Picker> {
         let ranked = ready.into_iter().filter_map(|candidate| Some((candidate.route, candidate.memory?)));
         Arc::new(Ranked(ranked.collect()))
     }
@@ -154,6 +160,7 @@ impl Channel {
             match action {
                 Action::Connect { connection, .. } => self.balancer.handle(Time::ZERO, Input::Connected(connection)),
                 Action::Publish(update) => self.picker = update.picker,
+                Action::Note(_) => {}
                 other => panic!("not expected: {other:?}"),
             }
         }
@@ -165,7 +172,7 @@ impl Channel {
             panic!("all endpoints are connected")
         };
         let slot = call.subchannel().slot();
-        call.finish(Outcome::new(Code::Ok).after(Duration::from_millis(millis)));
+        call.finish(&Outcome::new(Code::Ok).after(Duration::from_millis(millis)));
         slot
     }
 }

@@ -132,7 +132,7 @@ impl Builder {
         let shared = Arc::new(shared);
         let (sender, messages) = mpsc::unbounded_channel();
         let report = Arc::new(first_report(&shared, &balancer));
-        let (reports, receiver) = watch::channel(Arc::clone(&report));
+        let (reports, receiver) = watch::channel(report);
         let driver = Driver {
             shared: Arc::clone(&shared),
             balancer,
@@ -140,7 +140,7 @@ impl Builder {
             sender: sender.downgrade(),
             reports,
             resolver: Some(resolver),
-            state: State::new(Arc::clone(&config), report),
+            state: State::new(Arc::clone(&config)),
             settings: Settings { default_config: config, health_check: self.health_check, progress: self.progress },
         };
         tokio::spawn(driver.run());

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use evenkeel_balance::{
-    Action, Balancer, ConnectionId, Connectivity, HealthCheck, Input, LbConfig, ProgressSettings, RetryThrottle,
-    ServiceConfig, Status, SubchannelReport, UnknownService, Update,
+    Action, Balancer, ConnectionId, Decision, HealthCheck, Input, LbConfig, ProgressSettings, RetryThrottle,
+    ServiceConfig, Status, UnknownService, Update, What,
 };
 use evenkeel_naming::{Outcome, Resolver, Resolving};
 use tokio::{
@@ -59,11 +59,10 @@ pub(crate) struct State {
     stale: bool,
     attempts: BTreeMap<ConnectionId, AbortHandle>,
     watches: BTreeMap<ConnectionId, AbortHandle>,
-    last_report: Arc<Report>,
 }
 
 impl State {
-    pub(crate) fn new(config: Arc<ServiceConfig>, report: Arc<Report>) -> Self {
+    pub(crate) fn new(config: Arc<ServiceConfig>) -> Self {
         Self {
             resolving: None,
             resolver_error: None,
@@ -76,7 +75,6 @@ impl State {
             stale: false,
             attempts: BTreeMap::new(),
             watches: BTreeMap::new(),
-            last_report: report,
         }
     }
 }
@@ -144,7 +142,7 @@ impl Driver {
                 if let Some(json) = resolution.service_config {
                     self.apply_config(&json);
                 }
-                self.balancer.handle(now, Input::Resolved(resolution.endpoints));
+                self.balancer.handle(now, Input::Resolved(resolution.endpoints.into()));
             }
             Some(Err(error)) => {
                 self.state.resolver_error = Some(error.to_string());
@@ -194,6 +192,8 @@ impl Driver {
                 Action::Connect { connection, address } => self.connect(connection, address),
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, service } => self.watch_health(connection, service),
+                Action::WatchLoad { .. } | Action::Measure(_) => {}
+                Action::Note(decision) => log(&self.shared.target, &decision),
                 Action::Resolve => {
                     if let Some(resolving) = &self.state.resolving {
                         resolving.resolve_now();
@@ -263,7 +263,7 @@ impl Driver {
         ));
     }
 
-    /// Logs what has changed and sends the new report.
+    /// Sends the new report.
     fn report(&mut self) {
         let report = Arc::new(Report {
             target: self.shared.target.clone(),
@@ -274,8 +274,6 @@ impl Driver {
             config_error: self.state.config_error.clone(),
             at: self.shared.clock.now(),
         });
-        let before = std::mem::replace(&mut self.state.last_report, Arc::clone(&report));
-        log_transitions(&before, &report);
         self.reports.send_replace(report);
     }
 
@@ -304,25 +302,12 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-fn log_transitions(before: &Report, after: &Report) {
-    let earlier: BTreeMap<_, _> = before.endpoints.iter().map(|endpoint| (&endpoint.address, endpoint)).collect();
-    for endpoint in &after.endpoints {
-        log_endpoint(&after.target, earlier.get(&endpoint.address).copied(), endpoint);
+fn log(target: &str, decision: &Decision) {
+    match &decision.what {
+        What::Endpoint { address, from, to, reason } => {
+            tracing::info!(target: "evenkeel::channel", target, endpoint = %address, %from, %to, reason, "endpoint");
+        }
+        What::Channel { from, to } => tracing::info!(target: "evenkeel::channel", target, %from, %to, "channel"),
+        other => tracing::info!(target: "evenkeel::channel", target, ?other, "decision"),
     }
-    if before.connectivity != after.connectivity {
-        let (from, to) = (before.connectivity, after.connectivity);
-        tracing::info!(target: "evenkeel::channel", target = after.target, %from, %to, "channel");
-    }
-}
-
-fn log_endpoint(target: &str, before: Option<&SubchannelReport>, after: &SubchannelReport) {
-    let from = before.map_or(Connectivity::Idle, |report| report.state.service);
-    let to = after.state.service;
-    // IDLE to CONNECTING and back is the machinery of a reconnect; the reasons for it are logged.
-    let routine = |state| matches!(state, Connectivity::Idle | Connectivity::Connecting);
-    if from == to || (routine(from) && routine(to)) {
-        return;
-    }
-    let (address, reason) = (&after.address, &after.state.reason);
-    tracing::info!(target: "evenkeel::channel", target, endpoint = %address, %from, %to, reason, "endpoint");
 }

@@ -38,7 +38,8 @@ impl Placed {
         if let Some(throttle) = self.throttle.filter(|_| code == Code::Ok) {
             throttle.succeeded();
         }
-        self.call.finish(Outcome::new(code).after(shared.clock.now().since(self.started)));
+        let now = shared.clock.now();
+        self.call.finish(&Outcome::new(code).after(now.since(self.started)).at(now));
     }
 }
 

@@ -165,6 +165,8 @@ impl<'a> Simulation<'a> {
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, .. } => self.watch(connection),
                 Action::Resolve => self.resolve(),
+                // Servers here report no load, and the trace says what the log and the metrics would.
+                Action::WatchLoad { .. } | Action::Note(_) | Action::Measure(_) => {}
                 Action::Publish(update) => {
                     self.picker = update.picker;
                     self.place_waiting();
@@ -271,7 +273,7 @@ impl Simulation<'_> {
     /// Ends a call, unless it has ended before.
     fn end(&mut self, call: usize, code: Code) {
         if let Some((placed, id)) = self.running.remove(&call) {
-            placed.finish(Outcome::new(code).after(self.now.since(self.trace.calls[call].arrived)));
+            placed.finish(&Outcome::new(code).after(self.now.since(self.trace.calls[call].arrived)));
             self.record_end(call, code);
             self.leave(call, id);
         } else if let Some(at) = self.waiting.iter().position(|&waiting| waiting == call) {

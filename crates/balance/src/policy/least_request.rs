@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Choose, Petiole, Policies, PolicyFactory, petiole::Candidate};
+use super::{Choose, Context, Petiole, Policies, PolicyFactory, petiole::Candidate};
 use crate::{
-    ConfigError, Entropy, Pick, PickArgs, Picker, Route,
+    ConfigError, Pick, PickArgs, Picker, Route,
     entropy::{remix, scale},
 };
 
@@ -49,6 +49,7 @@ impl PolicyFactory for LeastRequest {
         policy: &mut Self::Policy,
         config: LeastRequestConfig,
         _: &Policies,
+        _: &mut Context<'_>,
     ) -> Result<(), ConfigError> {
         policy.reconfigure(config.chooser()?);
         Ok(())
@@ -64,7 +65,7 @@ pub struct FewestInFlight {
 impl Choose for FewestInFlight {
     type Memory = ();
 
-    fn picker(&mut self, ready: Vec<Candidate<()>>, _: &mut Entropy) -> Arc<dyn Picker> {
+    fn picker(&mut self, ready: Vec<Candidate<()>>, _: &mut Context<'_>) -> Arc<dyn Picker> {
         let routes = ready.into_iter().map(|candidate| candidate.route).collect();
         Arc::new(Draw { choices: self.choices, routes })
     }

@@ -3,7 +3,8 @@
 //! A policy is added in one file of this folder plus one line in [`Policies::standard`]; from outside, with
 //! [`Policies::with`].
 
-mod graceful_switch;
+mod child;
+mod explanation;
 mod least_request;
 mod petiole;
 mod pick_first;
@@ -12,14 +13,15 @@ mod registry;
 mod round_robin;
 mod standard;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    Address, Connectivity, Endpoint, Entropy, Load, Picker, Status, SubchannelId, SubchannelState, Time,
-    subchannel::Subchannels,
+    Address, Connectivity, Endpoint, Entropy, Load, LoadReport, Measurement, Picker, Status, SubchannelId,
+    SubchannelState, Time, decision::What, subchannel::Subchannels,
 };
 
-pub(crate) use graceful_switch::GracefulSwitch;
+pub use child::Child;
+pub use explanation::Explanation;
 pub use least_request::{LeastRequest, LeastRequestConfig};
 pub use petiole::{Candidate, Choose, Petiole};
 pub use pick_first::{PickFirst, PickFirstConfig};
@@ -45,6 +47,11 @@ pub trait Policy: Send {
 
     /// Releases every subchannel: the policy's last call.
     fn shutdown(&mut self, ctx: &mut Context<'_>);
+
+    /// What the policy would tell an operator who asks why calls go where they go. Default: nothing.
+    fn explain(&self) -> Explanation {
+        Explanation::default()
+    }
 }
 
 /// What a policy hears.
@@ -52,12 +59,14 @@ pub trait Policy: Send {
 #[non_exhaustive]
 pub enum Event<'a> {
     /// The service's endpoints, complete, replacing the earlier list.
-    Resolved(&'a [Endpoint]),
+    Resolved(&'a Arc<[Endpoint]>),
     /// The resolver failed before it ever succeeded. (Later failures leave the good list in force, unheard.)
     ResolutionFailed(&'a Status),
     /// A subchannel's state has changed; [`Context::state`] has it. Ids that the policy does not hold are not its
     /// business.
     Subchannel(SubchannelId),
+    /// A subchannel's server has reported its load, out of band: see [`Context::watch_load`].
+    Load(SubchannelId, &'a LoadReport),
     /// Somebody wants to make a call: leave IDLE.
     ExitIdle,
     /// The moment of [`Policy::next_timeout`] has come.
@@ -125,6 +134,49 @@ impl<'a> Context<'a> {
     /// The counters of a subchannel that the policy holds; fresh ones for one that nobody holds.
     pub fn load(&self, id: SubchannelId) -> Arc<Load> {
         self.subchannels.load(id).unwrap_or_default()
+    }
+
+    /// The subchannel of `address` if some policy holds it, without taking hold of it.
+    pub fn find(&self, address: &Address) -> Option<SubchannelId> {
+        self.subchannels.find(address)
+    }
+
+    /// Takes `address` out, whatever its connection and its health say: petiole policies see `TRANSIENT_FAILURE`. Each
+    /// ejection ends with [`restore`](Self::restore); those of several policies add up. It outlives reconnects.
+    pub fn eject(&mut self, address: &Address, why: impl Into<String>) {
+        self.subchannels.eject(self.now, address, why.into());
+    }
+
+    /// Ends one ejection of `address`.
+    pub fn restore(&mut self, address: &Address) {
+        self.subchannels.restore(self.now, address);
+    }
+
+    /// Takes a connection to `address` as READY, whatever its health, its progress and its ejections say: better a
+    /// doubtful endpoint than too few. Each ends with [`distrust`](Self::distrust).
+    pub fn trust(&mut self, address: &Address) {
+        self.subchannels.trust(self.now, address);
+    }
+
+    /// Ends one [`trust`](Self::trust) of `address`.
+    pub fn distrust(&mut self, address: &Address) {
+        self.subchannels.distrust(self.now, address);
+    }
+
+    /// Has the server of a subchannel report its load out of band, about every `interval` (gRFC A51): each report is
+    /// an [`Event::Load`]. Holds for later connections too; the shortest interval that was asked for counts.
+    pub fn watch_load(&mut self, id: SubchannelId, interval: Duration) {
+        self.subchannels.watch_load(id, interval);
+    }
+
+    /// Tells the operator something: it goes into the channel's decision log.
+    pub fn note(&mut self, what: impl Into<String>) {
+        self.subchannels.note(self.now, What::Policy(what.into()));
+    }
+
+    /// Adds to the channel's metrics.
+    pub fn measure(&mut self, measurement: Measurement) {
+        self.subchannels.measure(measurement);
     }
 
     /// Asks for the name to be resolved again: the endpoints look stale.

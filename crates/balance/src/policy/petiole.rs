@@ -2,14 +2,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
-    Context, Event, Policy, Update,
+    Context, Event, Explanation, Policy, Update,
     pick_first::{Gate, Leaf, LeafState},
 };
 use crate::{
-    Address, Connectivity, Endpoint, Entropy, NoChoice, Observer, Picker, Route, Status, SubchannelId, Time,
+    Address, Connectivity, Endpoint, LoadReport, NoChoice, Observer, Picker, Route, Status, SubchannelId, Time,
     time::earliest,
 };
 
@@ -19,7 +20,22 @@ pub trait Choose: fmt::Debug + Send + 'static {
     type Memory: Observer + 'static;
 
     /// A picker over the endpoints that are ready now: at least one, in a stable order.
-    fn picker(&mut self, ready: Vec<Candidate<Self::Memory>>, entropy: &mut Entropy) -> Arc<dyn Picker>;
+    fn picker(&mut self, ready: Vec<Candidate<Self::Memory>>, ctx: &mut Context<'_>) -> Arc<dyn Picker>;
+
+    /// How soon a picker goes stale and another is asked for, though no endpoint has changed. Default: never.
+    fn refresh_after(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How often servers are to report their load out of band, to the endpoints' memories. Default: not at all.
+    fn report_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What the policy would tell an operator. Default: nothing.
+    fn explain(&self) -> Explanation {
+        Explanation::default()
+    }
 
     /// The memory of a new endpoint, kept for as long as the endpoint is listed. Default: none.
     fn remember(&mut self, endpoint: &Endpoint) -> Option<Arc<Self::Memory>> {
@@ -34,8 +50,10 @@ pub trait Choose: fmt::Debug + Send + 'static {
 pub struct Candidate<M> {
     /// Where its calls go and what it carries.
     pub route: Arc<Route>,
-    /// Its weight, from the resolver.
-    pub weight: u32,
+    /// What the resolver says of it: its addresses, weight, zone.
+    pub endpoint: Arc<Endpoint>,
+    /// Since when it has been ready.
+    pub since: Time,
     /// What [`Choose::remember`] made for it.
     pub memory: Option<Arc<M>>,
 }
@@ -55,6 +73,8 @@ pub struct Petiole<C: Choose> {
     holders: BTreeSet<(SubchannelId, LeafId)>,
     next_id: LeafId,
     resolution: Resolution,
+    /// When the published picker goes stale.
+    refresh_at: Option<Time>,
     changed: bool,
 }
 
@@ -70,7 +90,7 @@ enum Resolution {
 #[derive(Debug)]
 struct Stem<M> {
     leaf: Leaf,
-    weight: u32,
+    endpoint: Arc<Endpoint>,
     memory: Option<Arc<M>>,
 }
 
@@ -84,6 +104,7 @@ impl<C: Choose> Petiole<C> {
             holders: BTreeSet::new(),
             next_id: 0,
             resolution: Resolution::Pending,
+            refresh_at: None,
             changed: true,
         }
     }
@@ -92,6 +113,12 @@ impl<C: Choose> Petiole<C> {
     pub fn reconfigure(&mut self, choose: C) {
         self.choose = choose;
         self.changed = true;
+    }
+
+    /// How it chooses, so that another config can keep what it has learned.
+    pub fn chooser(&mut self) -> &mut C {
+        self.changed = true;
+        &mut self.choose
     }
 
     fn resolve(&mut self, endpoints: &[Endpoint], ctx: &mut Context<'_>) {
@@ -105,7 +132,9 @@ impl<C: Choose> Petiole<C> {
             let id = gone.remove(&key).unwrap_or_else(|| self.admit(endpoint));
             self.by_addresses.insert(key, id);
             self.with_leaf(id, ctx, |stem, ctx| {
-                stem.weight = endpoint.weight;
+                if *stem.endpoint != *endpoint {
+                    stem.endpoint = Arc::new(endpoint.clone());
+                }
                 stem.leaf.set_addresses(&endpoint.addresses, ctx);
             });
         }
@@ -121,7 +150,7 @@ impl<C: Choose> Petiole<C> {
         let memory = self.choose.remember(endpoint);
         let observer = memory.clone().map(|memory| memory as Arc<dyn Observer>);
         let leaf = Leaf::new(Gate::Service, observer);
-        self.leaves.insert(id, Stem { leaf, weight: endpoint.weight, memory });
+        self.leaves.insert(id, Stem { leaf, endpoint: Arc::new(endpoint.clone()), memory });
         id
     }
 
@@ -140,7 +169,12 @@ impl<C: Choose> Petiole<C> {
             for subchannel in before {
                 self.holders.remove(&(subchannel, id));
             }
-            self.holders.extend(stem.leaf.held().iter().map(|&subchannel| (subchannel, id)));
+            for &subchannel in stem.leaf.held() {
+                self.holders.insert((subchannel, id));
+                if let Some(interval) = self.choose.report_interval() {
+                    ctx.watch_load(subchannel, interval);
+                }
+            }
         }
         self.changed = true;
     }
@@ -149,6 +183,29 @@ impl<C: Choose> Petiole<C> {
         let holders = self.holders.range((subchannel, LeafId::MIN)..=(subchannel, LeafId::MAX));
         for leaf in holders.map(|&(_, leaf)| leaf).collect::<Vec<_>>() {
             self.with_leaf(leaf, ctx, |stem, ctx| stem.leaf.subchannel_changed(subchannel, ctx));
+        }
+    }
+
+    fn reported(&mut self, subchannel: SubchannelId, report: &LoadReport, now: Time) {
+        for (_, leaf) in self.holders.range((subchannel, LeafId::MIN)..=(subchannel, LeafId::MAX)) {
+            if let Some(memory) = self.leaves.get(leaf).and_then(|stem| stem.memory.as_ref()) {
+                memory.reported(now, report);
+            }
+        }
+    }
+
+    fn timeout(&mut self, ctx: &mut Context<'_>) {
+        if self.refresh_at.is_some_and(|at| at <= ctx.now()) {
+            self.changed = true;
+        }
+        self.each_due_leaf(ctx);
+    }
+
+    fn each_due_leaf(&mut self, ctx: &mut Context<'_>) {
+        let now = ctx.now();
+        let due = self.leaves.iter().filter(|(_, stem)| stem.leaf.next_timeout().is_some_and(|at| at <= now));
+        for id in due.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.with_leaf(id, ctx, |stem, ctx| stem.leaf.handle_timeout(ctx));
         }
     }
 
@@ -168,6 +225,7 @@ impl<C: Choose> Petiole<C> {
             }
             other => other,
         };
+        self.refresh_at = None;
         let picker = match connectivity {
             Connectivity::Ready => self.ready_picker(ctx),
             Connectivity::TransientFailure => Arc::new(NoChoice::Fail(self.all_out(&states))),
@@ -178,13 +236,17 @@ impl<C: Choose> Petiole<C> {
 
     fn ready_picker(&mut self, ctx: &mut Context<'_>) -> Arc<dyn Picker> {
         let ready = self.leaves.values_mut().filter_map(|stem| {
-            matches!(stem.leaf.state(ctx), LeafState::Ready(_))
-                .then(|| stem.leaf.route(ctx))
-                .flatten()
-                .map(|route| Candidate { route, weight: stem.weight, memory: stem.memory.clone() })
+            let LeafState::Ready(id) = stem.leaf.state(ctx) else { return None };
+            Some(Candidate {
+                route: stem.leaf.route(ctx)?,
+                endpoint: Arc::clone(&stem.endpoint),
+                since: ctx.state(id)?.since,
+                memory: stem.memory.clone(),
+            })
         });
         let ready = ready.collect();
-        self.choose.picker(ready, ctx.entropy())
+        self.refresh_at = self.choose.refresh_after().map(|after| ctx.now() + after);
+        self.choose.picker(ready, ctx)
     }
 
     /// What a call is told when no endpoint can take it: how many there are, and what is wrong with the first few.
@@ -213,7 +275,8 @@ impl<C: Choose> Policy for Petiole<C> {
             Event::Resolved(endpoints) => self.resolve(endpoints, ctx),
             Event::ResolutionFailed(status) => self.resolution = Resolution::Failed(status.clone()),
             Event::Subchannel(id) => return self.subchannel_changed(id, ctx),
-            Event::Timeout => return self.each_leaf(ctx, Leaf::handle_timeout),
+            Event::Load(id, report) => return self.reported(id, report, ctx.now()),
+            Event::Timeout => return self.timeout(ctx),
             Event::ExitIdle => return,
         }
         self.changed = true;
@@ -224,13 +287,17 @@ impl<C: Choose> Policy for Petiole<C> {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.leaves.values().map(|stem| stem.leaf.next_timeout()).fold(None, earliest)
+        self.leaves.values().map(|stem| stem.leaf.next_timeout()).fold(self.refresh_at, earliest)
     }
 
     fn shutdown(&mut self, ctx: &mut Context<'_>) {
         self.each_leaf(ctx, Leaf::shutdown);
         self.leaves.clear();
         self.by_addresses.clear();
+    }
+
+    fn explain(&self) -> Explanation {
+        self.choose.explain()
     }
 }
 

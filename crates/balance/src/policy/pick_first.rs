@@ -39,6 +39,7 @@ impl PolicyFactory for PickFirst {
         policy: &mut PickFirstPolicy,
         config: PickFirstConfig,
         _: &Policies,
+        _: &mut Context<'_>,
     ) -> Result<(), ConfigError> {
         policy.config = config;
         Ok(())
@@ -72,6 +73,7 @@ impl Policy for PickFirstPolicy {
             Event::Subchannel(id) => self.leaf.subchannel_changed(id, ctx),
             Event::ExitIdle => self.leaf.exit_idle(ctx),
             Event::Timeout => self.leaf.handle_timeout(ctx),
+            Event::Load(..) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use super::{Choose, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
-use crate::{ConfigError, Entropy, Pick, PickArgs, Picker, Route, entropy::scale};
+use super::{Choose, Context, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
+use crate::{ConfigError, Pick, PickArgs, Picker, Route, entropy::scale};
 
 /// `random`: each call goes to a ready endpoint drawn uniformly. It has no config.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,13 @@ impl PolicyFactory for Random {
         Ok(Petiole::new(*self))
     }
 
-    fn reconfigure(&self, _: &mut Petiole<Self>, _: NoConfig, _: &Policies) -> Result<(), ConfigError> {
+    fn reconfigure(
+        &self,
+        _: &mut Petiole<Self>,
+        _: NoConfig,
+        _: &Policies,
+        _: &mut Context<'_>,
+    ) -> Result<(), ConfigError> {
         Ok(())
     }
 }
@@ -24,7 +30,7 @@ impl PolicyFactory for Random {
 impl Choose for Random {
     type Memory = ();
 
-    fn picker(&mut self, ready: Vec<Candidate<()>>, _: &mut Entropy) -> Arc<dyn Picker> {
+    fn picker(&mut self, ready: Vec<Candidate<()>>, _: &mut Context<'_>) -> Arc<dyn Picker> {
         Arc::new(Lot { routes: ready.into_iter().map(|candidate| candidate.route).collect() })
     }
 }

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Context, Event, Policy, Update};
+use super::{Context, Event, Explanation, Policy, Update};
 use crate::{ConfigError, LbConfig, Time};
 
 /// How deep policies may nest in a config (gRFC A52).
@@ -30,12 +30,14 @@ pub trait PolicyFactory: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As for [`build`](Self::build); the policy is then unchanged.
+    /// As for [`build`](Self::build); the policy is then unchanged, its children included: a parent of several checks
+    /// every child's config ([`Policies::check`]) before it applies one.
     fn reconfigure(
         &self,
         policy: &mut Self::Policy,
         config: Self::Config,
         policies: &Policies,
+        ctx: &mut Context<'_>,
     ) -> Result<(), ConfigError>;
 }
 
@@ -74,6 +76,15 @@ impl Policies {
         self.kinds[name].build(config, &self.deeper(&at)?).map_err(|error| error.under(&at))
     }
 
+    /// Checks `list` as [`build`](Self::build) does, and builds nothing that lasts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`build`](Self::build).
+    pub fn check(&self, list: &LbConfig) -> Result<(), ConfigError> {
+        self.build(list).map(drop)
+    }
+
     /// The first entry of `list` whose kind is known: its name, its config, and where in the list it stands.
     pub(crate) fn first_known<'a>(&self, list: &'a LbConfig) -> Result<(&'static str, &'a Value, String), ConfigError> {
         let known = list.iter().enumerate().find_map(|(i, (name, config))| {
@@ -87,7 +98,7 @@ impl Policies {
         })
     }
 
-    fn deeper(&self, at: &str) -> Result<Self, ConfigError> {
+    pub(super) fn deeper(&self, at: &str) -> Result<Self, ConfigError> {
         if self.depth == MAX_DEPTH {
             return Err(ConfigError::new(at, format!("policies nest deeper than {MAX_DEPTH}")));
         }
@@ -111,7 +122,7 @@ pub trait ConfiguredPolicy: Policy {
     /// # Errors
     ///
     /// [`ConfigError`] where the kind refuses the config; the policy is then unchanged.
-    fn reconfigure(&mut self, config: &Value, policies: &Policies) -> Result<(), ConfigError>;
+    fn reconfigure(&mut self, config: &Value, policies: &Policies, ctx: &mut Context<'_>) -> Result<(), ConfigError>;
 }
 
 /// A [`PolicyFactory`] with its types put out of sight.
@@ -138,8 +149,8 @@ impl<F: PolicyFactory> ConfiguredPolicy for Configured<F> {
         F::NAME
     }
 
-    fn reconfigure(&mut self, config: &Value, policies: &Policies) -> Result<(), ConfigError> {
-        self.factory.reconfigure(&mut self.policy, parse(config)?, policies)
+    fn reconfigure(&mut self, config: &Value, policies: &Policies, ctx: &mut Context<'_>) -> Result<(), ConfigError> {
+        self.factory.reconfigure(&mut self.policy, parse(config)?, policies, ctx)
     }
 }
 
@@ -158,6 +169,10 @@ impl<F: PolicyFactory> Policy for Configured<F> {
 
     fn shutdown(&mut self, ctx: &mut Context<'_>) {
         self.policy.shutdown(ctx);
+    }
+
+    fn explain(&self) -> Explanation {
+        self.policy.explain()
     }
 }
 

@@ -3,8 +3,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use super::{Choose, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
-use crate::{ConfigError, Entropy, Pick, PickArgs, Picker, Route};
+use super::{Choose, Context, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
+use crate::{ConfigError, Pick, PickArgs, Picker, Route};
 
 /// `round_robin`: ready endpoints take turns. It has no config.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,13 @@ impl PolicyFactory for RoundRobin {
         Ok(Petiole::new(*self))
     }
 
-    fn reconfigure(&self, _: &mut Petiole<Self>, _: NoConfig, _: &Policies) -> Result<(), ConfigError> {
+    fn reconfigure(
+        &self,
+        _: &mut Petiole<Self>,
+        _: NoConfig,
+        _: &Policies,
+        _: &mut Context<'_>,
+    ) -> Result<(), ConfigError> {
         Ok(())
     }
 }
@@ -27,9 +33,9 @@ impl PolicyFactory for RoundRobin {
 impl Choose for RoundRobin {
     type Memory = ();
 
-    fn picker(&mut self, ready: Vec<Candidate<()>>, entropy: &mut Entropy) -> Arc<dyn Picker> {
+    fn picker(&mut self, ready: Vec<Candidate<()>>, ctx: &mut Context<'_>) -> Arc<dyn Picker> {
         // A random start keeps many clients that resolve the same list from all beginning at its head.
-        let next = AtomicUsize::new(entropy.below(ready.len()));
+        let next = AtomicUsize::new(ctx.entropy().below(ready.len()));
         Arc::new(Turns { routes: ready.into_iter().map(|candidate| candidate.route).collect(), next })
     }
 }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
-    Action, Address, Balancer, Call, Code, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Endpoint,
-    Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load, Outcome, Pick, PickArgs, Picker, Policies,
-    ServiceConfig, Status, SubchannelState, Time, UnknownService,
+    Action, Address, Balancer, Call, Code, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Decision,
+    Endpoint, Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load, Measurement, Outcome, Pick, PickArgs, Picker,
+    Policies, ServiceConfig, Status, SubchannelState, Time, UnknownService,
 };
 
 pub(crate) struct Driver {
@@ -18,6 +18,9 @@ pub(crate) struct Driver {
     pub(crate) dialled: Vec<Address>,
     pub(crate) closed: Vec<Address>,
     pub(crate) watched: Vec<(Address, String)>,
+    pub(crate) load_watched: Vec<(Address, Duration)>,
+    pub(crate) decisions: Vec<Decision>,
+    pub(crate) measurements: Vec<Measurement>,
     pub(crate) resolutions: usize,
     pub(crate) published: Vec<Connectivity>,
     picker: Arc<dyn Picker>,
@@ -50,6 +53,9 @@ impl Driver {
             dialled: Vec::new(),
             closed: Vec::new(),
             watched: Vec::new(),
+            load_watched: Vec::new(),
+            decisions: Vec::new(),
+            measurements: Vec::new(),
             resolutions: 0,
             published: Vec::new(),
             picker: Balancer::dormant().picker,
@@ -167,7 +173,7 @@ impl Driver {
         match self.pick_raw() {
             Pick::Call(call) => {
                 let address = self.address_of(&call);
-                call.finish(Outcome::new(Code::Ok));
+                call.finish(&Outcome::new(Code::Ok));
                 Placed::On(address)
             }
             Pick::Queue => Placed::Queued,
@@ -225,6 +231,11 @@ impl Driver {
                 Action::WatchHealth { connection, service } => {
                     self.watched.push((self.addresses[&connection].clone(), service));
                 }
+                Action::WatchLoad { connection, interval } => {
+                    self.load_watched.push((self.addresses[&connection].clone(), interval));
+                }
+                Action::Note(decision) => self.decisions.push(decision),
+                Action::Measure(measurement) => self.measurements.push(measurement),
                 Action::Resolve => self.resolutions += 1,
                 Action::Publish(update) => {
                     self.published.push(update.connectivity);

@@ -19,7 +19,7 @@ fn policies_share_connections_so_that_a_switch_reconnects_nothing() {
 #[test]
 fn a_switch_keeps_to_the_address_that_is_connected_though_it_is_not_the_first() {
     let mut driver = Driver::new("round_robin");
-    driver.input(Input::Resolved(vec![Endpoint::with_addresses([v6(1), v4(1)]).unwrap()]));
+    driver.input(Input::Resolved([Endpoint::with_addresses([v6(1), v4(1)]).unwrap()].into()));
     driver.refuse(&v6(1));
     driver.accept(&v4(1));
     driver.take_dialled();

@@ -162,7 +162,7 @@ proptest! {
         for (ends, bits) in steps {
             if ends && !running.is_empty() {
                 let (index, call): (usize, evenkeel_balance::Call) = running.remove(scaled(bits, running.len()));
-                call.finish(Outcome::new(evenkeel_balance::Code::Ok));
+                call.finish(&Outcome::new(evenkeel_balance::Code::Ok));
                 busy[index] -= 1;
             } else {
                 let expected = least_of_draws(bits, choices.min(10), &busy);

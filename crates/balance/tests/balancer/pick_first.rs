@@ -48,7 +48,7 @@ fn a61_families_take_turns_from_whichever_comes_first() {
     let addresses = [v6(1), v6(2), v4(1), v6(3), v4(2)];
     let endpoint = Endpoint::with_addresses(addresses).unwrap();
     let mut driver = Driver::new("pick_first");
-    driver.input(Input::Resolved(vec![endpoint]));
+    driver.input(Input::Resolved([endpoint].into()));
     driver.input(Input::ExitIdle);
     driver.wait(secs(2));
     assert_eq!(driver.take_dialled(), [v6(1), v4(1), v6(2), v4(2), v6(3)]);

@@ -79,7 +79,7 @@ fn duplicates_and_reorderings_open_and_close_nothing() {
 #[test]
 fn a61_the_order_of_an_endpoints_addresses_does_not_make_it_another() {
     let mut driver = Driver::new("round_robin");
-    let listed = |addresses| Input::Resolved(vec![Endpoint::with_addresses(addresses).unwrap()]);
+    let listed = |addresses| Input::Resolved([Endpoint::with_addresses(addresses).unwrap()].into());
     driver.input(listed([v4(1), v6(1)]));
     driver.accept(&v4(1));
     driver.input(listed([v6(1), v4(1)]));
@@ -91,7 +91,7 @@ fn a61_the_order_of_an_endpoints_addresses_does_not_make_it_another() {
 fn a61_an_endpoint_of_many_addresses_has_one_share() {
     let mut driver = Driver::new("round_robin");
     let both = Endpoint::with_addresses([v4(1), v6(1)]).unwrap();
-    driver.input(Input::Resolved(vec![both, Endpoint::with_addresses([v4(2)]).unwrap()]));
+    driver.input(Input::Resolved([both, Endpoint::with_addresses([v4(2)]).unwrap()].into()));
     driver.accept(&v4(2));
     driver.refuse(&v4(1));
     driver.accept(&v6(1));

@@ -1,0 +1,79 @@
+use std::fmt;
+
+use crate::{Address, Connectivity, Time};
+
+/// Something that the core decided or learned and an operator may ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub what: What,
+}
+
+/// What a [`Decision`] is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum What {
+    /// An endpoint went out or came back.
+    Endpoint {
+        /// Its address.
+        address: Address,
+        /// The state that it had for the policies.
+        from: Connectivity,
+        /// The state that it has now.
+        to: Connectivity,
+        /// Why.
+        reason: String,
+    },
+    /// The channel as a whole changed its state.
+    Channel {
+        /// From this one.
+        from: Connectivity,
+        /// To this one.
+        to: Connectivity,
+    },
+    /// A policy says so: it failed over, say, or ejected an endpoint.
+    Policy(String),
+}
+
+impl Decision {
+    pub(crate) fn new(at: Time, what: What) -> Self {
+        Self { at, what }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.what {
+            What::Endpoint { address, from, to, reason } => write!(f, "endpoint {address}: {from} → {to}: {reason}"),
+            What::Channel { from, to } => write!(f, "channel: {from} → {to}"),
+            What::Policy(note) => f.write_str(note),
+        }
+    }
+}
+
+/// A figure for the driver's metrics.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Measurement {
+    /// The metric's name as the gRFCs have it, such as `grpc.lb.wrr.rr_fallback`.
+    pub metric: &'static str,
+    /// What kind of figure, and how much.
+    pub value: Value,
+    /// Labels beside those that every metric of the channel has.
+    pub labels: Vec<(&'static str, String)>,
+}
+
+/// What a [`Measurement`] adds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Value {
+    /// To a counter.
+    Count(u64),
+    /// To a histogram.
+    Sample(f64),
+    /// The present value of a gauge.
+    Level(f64),
+}
