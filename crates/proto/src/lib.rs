@@ -1,6 +1,6 @@
 //! Generated protobuf code that Evenkeel's crates share.
 //!
-//! Each module is one protobuf package: its messages, and a client and a server for each of its services. The sources
+//! Each module is a protobuf package, or two that belong together: its messages, and a client and a server for each of its services. The sources
 //! are in `protos/`; the code is checked in, so that building needs no protobuf compiler. After an edit of a `.proto`:
 //!
 //! ```text
@@ -23,6 +23,36 @@ macro_rules! generated {
 generated! {
     /// `grpc.health.v1`: whether a server can take calls (gRFCs A17 and A90).
     health = "grpc.health.v1"
+}
+
+generated! {
+    /// `grpc.channelz.v1`: the channels, servers and sockets of a process (gRFC A14).
+    channelz = "grpc.channelz.v1"
+}
+
+/// `xds.data.orca.v3` and `xds.service.orca.v3`: what a server says of its load (ORCA, gRFC A51).
+pub mod orca {
+    pub use crate::xds::{data::orca::v3::*, service::orca::v3::*};
+}
+
+/// Nested as the packages are: the code of one names the other's by that path.
+mod xds {
+    pub(crate) mod data {
+        pub(crate) mod orca {
+            generated! {
+                /// The report.
+                v3 = "xds.data.orca.v3"
+            }
+        }
+    }
+    pub(crate) mod service {
+        pub(crate) mod orca {
+            generated! {
+                /// The service that streams reports.
+                v3 = "xds.service.orca.v3"
+            }
+        }
+    }
 }
 
 generated! {

@@ -5,7 +5,12 @@ use std::path::Path;
 use std::{fs, io};
 
 const CRATE: &str = env!("CARGO_MANIFEST_DIR");
-const PROTOS: [&str; 2] = ["grpc/health/v1/health.proto", "evenkeel/demo/v1/echo.proto"];
+const PROTOS: [&str; 4] = [
+    "grpc/health/v1/health.proto",
+    "grpc/channelz/v1/channelz.proto",
+    "xds/service/orca/v3/orca.proto",
+    "evenkeel/demo/v1/echo.proto",
+];
 
 #[test]
 fn checked_in_code_is_what_the_protos_generate() -> io::Result<()> {
