@@ -109,6 +109,11 @@ impl RetryThrottle {
         self.change(|tokens| tokens.saturating_sub(1_000)) > self.max / 2
     }
 
+    /// Whether a retry or a hedge may be made now.
+    pub fn allows(&self) -> bool {
+        self.tokens.load(Relaxed) > self.max / 2
+    }
+
     fn change(&self, by: impl Fn(u64) -> u64) -> u64 {
         let before = self.tokens.fetch_update(Relaxed, Relaxed, |tokens| Some(by(tokens)));
         by(before.unwrap_or_else(|tokens| tokens))

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, str::FromStr, time::Duration};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub use method::{MethodConfig, RetryPolicy};
+pub use method::{AdaptiveHedging, HedgingPolicy, MethodConfig, RetryPolicy};
 use method::{Methods, RawMethod};
 
 /// What a service tells its clients about how to call it.

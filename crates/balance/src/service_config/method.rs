@@ -18,6 +18,13 @@ pub struct MethodConfig {
     pub wait_for_ready: Option<bool>,
     /// When failed calls are tried again. `None`: never, but for calls that no server processed.
     pub retry: Option<RetryPolicy>,
+    /// When calls are sent again before they have failed. `None`: never.
+    pub hedging: Option<HedgingPolicy>,
+    /// The largest message that may be sent, in bytes, before compression; the caller's own limit holds if it is
+    /// smaller. `None`: no limit.
+    pub max_request_bytes: Option<u64>,
+    /// The largest message that is received, in bytes. `None`: no limit but the generated client's own.
+    pub max_response_bytes: Option<u64>,
 }
 
 /// When and how often failed calls are tried again (gRFC A6).
@@ -30,6 +37,33 @@ pub struct RetryPolicy {
     pub backoff: Backoff,
     /// Statuses that are worth another attempt. Never empty.
     pub retryable: Vec<Code>,
+}
+
+/// When and how often calls are sent again before they have failed (gRFC A6). For calls that may be made twice: the
+/// server may process more than one attempt.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct HedgingPolicy {
+    /// Attempts in all, the first included: 2 to 5.
+    pub max_attempts: u32,
+    /// From one attempt to the next while none has answered. Default 0: all at once.
+    pub delay: Duration,
+    /// Statuses that do not end the call while other attempts may do better. Any other status does.
+    pub non_fatal: Vec<Code>,
+    /// Finds the delay by itself and bounds the extra load. Not part of gRPC's config; other clients ignore it.
+    pub adaptive: Option<AdaptiveHedging>,
+}
+
+/// Hedging that tunes itself: an attempt that takes longer than most of the method's recent calls is hedged, on another
+/// endpoint, within a budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct AdaptiveHedging {
+    /// The share of recent calls that answer without a hedge. Default 0.95. Until 100 calls were seen,
+    /// [`HedgingPolicy::delay`] holds; if that is 0, nothing is hedged.
+    pub quantile: f64,
+    /// Hedges a call, at most, over time. Default 0.05: 5 % more load.
+    pub extra_load: f64,
 }
 
 /// Method configs by the names they apply to.
@@ -79,6 +113,34 @@ pub(super) struct RawMethod {
     timeout: Option<String>,
     wait_for_ready: Option<bool>,
     retry_policy: Option<RawRetry>,
+    hedging_policy: Option<RawHedging>,
+    max_request_message_bytes: Option<RawCount>,
+    max_response_message_bytes: Option<RawCount>,
+}
+
+/// A protobuf integer in JSON: a number, or one in a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawCount {
+    Number(u64),
+    Text(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawHedging {
+    max_attempts: u32,
+    hedging_delay: Option<String>,
+    #[serde(default)]
+    non_fatal_status_codes: Vec<RawCode>,
+    adaptive: Option<RawAdaptive>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawAdaptive {
+    quantile: Option<f64>,
+    extra_load: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -119,10 +181,20 @@ impl RawName {
 
 impl RawMethod {
     fn check(self) -> Result<MethodConfig, ConfigError> {
+        if self.retry_policy.is_some() && self.hedging_policy.is_some() {
+            return Err(ConfigError::new("hedgingPolicy", "is set beside retryPolicy; a method has one of them"));
+        }
         Ok(MethodConfig {
             timeout: self.timeout.map(|text| duration("timeout", &text)).transpose()?,
             wait_for_ready: self.wait_for_ready,
             retry: self.retry_policy.map(RawRetry::check).transpose().map_err(|error| error.under("retryPolicy"))?,
+            hedging: self
+                .hedging_policy
+                .map(RawHedging::check)
+                .transpose()
+                .map_err(|error| error.under("hedgingPolicy"))?,
+            max_request_bytes: limit("maxRequestMessageBytes", self.max_request_message_bytes)?,
+            max_response_bytes: limit("maxResponseMessageBytes", self.max_response_message_bytes)?,
         })
     }
 }
@@ -137,8 +209,7 @@ impl RawRetry {
         }
         let initial = above_zero("initialBackoff", &self.initial_backoff)?;
         let max = above_zero("maxBackoff", &self.max_backoff)?;
-        let retryable = self.retryable_status_codes.iter().enumerate().map(|(i, code)| code.check(i));
-        let retryable = retryable.collect::<Result<Vec<_>, _>>()?;
+        let retryable = failures("retryableStatusCodes", &self.retryable_status_codes)?;
         if retryable.is_empty() {
             return Err(ConfigError::new("retryableStatusCodes", "names no code"));
         }
@@ -150,8 +221,41 @@ impl RawRetry {
     }
 }
 
+impl RawHedging {
+    fn check(self) -> Result<HedgingPolicy, ConfigError> {
+        if self.max_attempts < 2 {
+            return Err(ConfigError::new("maxAttempts", format!("is {}, must be at least 2", self.max_attempts)));
+        }
+        let delay = self.hedging_delay.map(|text| duration("hedgingDelay", &text)).transpose()?;
+        Ok(HedgingPolicy {
+            max_attempts: self.max_attempts.min(MAX_ATTEMPTS),
+            delay: delay.unwrap_or_default(),
+            non_fatal: failures("nonFatalStatusCodes", &self.non_fatal_status_codes)?,
+            adaptive: self.adaptive.map(RawAdaptive::check).transpose().map_err(|error| error.under("adaptive"))?,
+        })
+    }
+}
+
+impl RawAdaptive {
+    fn check(self) -> Result<AdaptiveHedging, ConfigError> {
+        let quantile = self.quantile.unwrap_or(0.95);
+        if !(quantile > 0.0 && quantile < 1.0) {
+            return Err(ConfigError::new("quantile", format!("is {quantile}, must be above 0 and below 1")));
+        }
+        let extra_load = self.extra_load.unwrap_or(0.05);
+        if !(extra_load > 0.0 && extra_load <= 1.0) {
+            return Err(ConfigError::new("extraLoad", format!("is {extra_load}, must be above 0 and at most 1")));
+        }
+        Ok(AdaptiveHedging { quantile, extra_load })
+    }
+}
+
+fn failures(field: &str, codes: &[RawCode]) -> Result<Vec<Code>, ConfigError> {
+    codes.iter().enumerate().map(|(i, code)| code.check(field, i)).collect()
+}
+
 impl RawCode {
-    fn check(&self, index: usize) -> Result<Code, ConfigError> {
+    fn check(&self, field: &str, index: usize) -> Result<Code, ConfigError> {
         let (code, shown) = match self {
             Self::Name(name) => (Code::from_name(name), name.clone()),
             Self::Number(number) => {
@@ -159,7 +263,7 @@ impl RawCode {
             }
         };
         code.filter(|&code| code != Code::Ok).ok_or_else(|| {
-            ConfigError::new(format!("retryableStatusCodes[{index}]"), format!("{shown} is no status of a failed call"))
+            ConfigError::new(format!("{field}[{index}]"), format!("{shown} is no status of a failed call"))
         })
     }
 }
@@ -170,6 +274,17 @@ fn above_zero(field: &str, text: &str) -> Result<Duration, ConfigError> {
         return Err(ConfigError::new(field, "must be above 0"));
     }
     Ok(duration)
+}
+
+fn limit(field: &str, raw: Option<RawCount>) -> Result<Option<u64>, ConfigError> {
+    match raw {
+        None => Ok(None),
+        Some(RawCount::Number(bytes)) => Ok(Some(bytes)),
+        Some(RawCount::Text(text)) => match text.parse() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(_) => Err(ConfigError::new(field, format!("{text:?} is no number of bytes"))),
+        },
+    }
 }
 
 fn duration(field: &str, text: &str) -> Result<Duration, ConfigError> {
@@ -216,6 +331,29 @@ mod tests {
         assert_eq!(with(":2", ":0"), "methodConfig[0].retryPolicy.backoffMultiplier");
         assert_eq!(with("unavailable", "OK"), "methodConfig[0].retryPolicy.retryableStatusCodes[0]");
         assert_eq!(with(r#""unavailable",8"#, ""), "methodConfig[0].retryPolicy.retryableStatusCodes");
+    }
+
+    #[test]
+    fn a6_hedging_policies_are_checked_and_capped() {
+        let config: ServiceConfig = r#"{"methodConfig":[{"name":[{}],"maxRequestMessageBytes":"100","maxResponseMessageBytes":7,
+            "hedgingPolicy":{"maxAttempts":9,"hedgingDelay":"0.5s","nonFatalStatusCodes":["UNAVAILABLE"],"adaptive":{}}}]}"#
+            .parse()
+            .unwrap();
+        let method = config.method("/a/b");
+        let hedging = method.hedging.as_ref().unwrap();
+        assert_eq!((hedging.max_attempts, hedging.delay.as_millis()), (5, 500));
+        assert!((hedging.adaptive.unwrap().extra_load - 0.05).abs() < 1e-9);
+        assert_eq!((method.max_request_bytes, method.max_response_bytes), (Some(100), Some(7)));
+
+        let with = |policy: &str| refused(&format!(r#"{{"name":[{{}}],"hedgingPolicy":{policy}}}"#));
+        assert_eq!(with(r#"{"maxAttempts":1}"#), "methodConfig[0].hedgingPolicy.maxAttempts");
+        assert_eq!(with(r#"{"maxAttempts":2,"hedgingDelay":"1"}"#), "methodConfig[0].hedgingPolicy.hedgingDelay");
+        let adaptive = with(r#"{"maxAttempts":2,"adaptive":{"quantile":1}}"#);
+        assert_eq!(adaptive, "methodConfig[0].hedgingPolicy.adaptive.quantile");
+        let both = format!(r#"{{"name":[{{}}],"hedgingPolicy":{{"maxAttempts":2}},"retryPolicy":{RETRY}}}"#);
+        assert_eq!(refused(&both), "methodConfig[0].hedgingPolicy");
+        assert_eq!(refused(r#"{"maxRequestMessageBytes":"x"}"#), "methodConfig[0].maxRequestMessageBytes");
+        assert_eq!(refused(r#"{"maxResponseMessageBytes":-1}"#), "methodConfig[0].maxResponseMessageBytes");
     }
 
     #[test]
