@@ -38,11 +38,12 @@ impl ResponseBody {
     pub(crate) fn new(
         incoming: Incoming,
         mut following: Following,
-        head_code: Option<Code>,
+        head: &HeaderMap,
         deadline: Option<Instant>,
     ) -> Self {
+        let head_code = wire_status::code(head);
         if incoming.is_end() {
-            following.finish(head_code.unwrap_or(Code::Unknown));
+            following.finish(head_code.unwrap_or(Code::Unknown), Some(head));
             return Self { state: State::Done, head_code };
         }
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
@@ -66,7 +67,7 @@ impl ResponseBody {
     fn end(&mut self, trailers: Option<HeaderMap>) -> Option<Result<Frame<Bytes>, Infallible>> {
         let code = trailers.as_ref().and_then(wire_status::code).or(self.head_code).unwrap_or(Code::Unknown);
         if let State::Trailers(mut stream) = std::mem::replace(&mut self.state, State::Done) {
-            stream.following.finish(code);
+            stream.following.finish(code, trailers.as_ref());
         }
         trailers.map(|trailers| Ok(Frame::trailers(trailers)))
     }

@@ -128,8 +128,8 @@ where
                     match (self.next_delay(&status, pushback, throttle.as_deref()), answer.map(|answer| *answer)) {
                         (Some(delay), answer) => {
                             tracing::trace!(target: "evenkeel::call", %status, ?delay, "retrying");
-                            if let Some((_, progressing)) = answer {
-                                progressing.placed.finish(self.core, status.code);
+                            if let Some((head, progressing)) = answer {
+                                progressing.placed.finish(self.core, status.code, Some(head.headers()));
                             }
                             tokio::time::sleep(delay).await;
                         }
@@ -189,7 +189,7 @@ where
             }
             Err(Broken::Stream(error)) => {
                 let status = explain(&error, connection.peer(), self.deadline, self.core.clock.now());
-                placed.finish(self.core, status.code);
+                placed.finish(self.core, status.code, None);
                 Ok(Attempt::Failed(status, Pushback::None, None))
             }
         }
@@ -236,10 +236,11 @@ where
             }
             _ => None,
         };
-        let code = wire_status::code(head.headers());
         let deadline = self.deadline.map(|at| self.core.clock.instant(at));
         let following = Following::new(Arc::clone(self.core), placed, sending, self.peer.clone(), self.deadline);
-        head.map(|()| ResponseBody::new(incoming, following, code, deadline))
+        let (head, ()) = head.into_parts();
+        let body = ResponseBody::new(incoming, following, &head.headers, deadline);
+        Response::from_parts(head, body)
     }
 
     /// The request's head for the connection, with what only this attempt knows.

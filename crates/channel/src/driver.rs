@@ -2,10 +2,10 @@
 //!
 //! News comes in as [`Message`]s and resolutions, the balancer decides, and [`Driver::act`] does what it wants done.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
-    Action, Balancer, ConnectionId, Decision, HealthCheck, Input, LbConfig, ProgressSettings, RetryThrottle,
+    Action, Balancer, ConnectionId, Decision, Entropy, HealthCheck, Input, LbConfig, ProgressSettings, RetryThrottle,
     ServiceConfig, Status, UnknownService, Update, What,
 };
 use evenkeel_naming::{Outcome, Resolver, Resolving};
@@ -19,7 +19,9 @@ use tokio::{
 
 use crate::{
     connection, health_watch,
+    load_watch::LoadWatch,
     message::Message,
+    metrics,
     report::Report,
     shared::Shared,
     snapshot::{Connections, Snapshot},
@@ -59,6 +61,7 @@ pub(crate) struct State {
     stale: bool,
     attempts: BTreeMap<ConnectionId, AbortHandle>,
     watches: BTreeMap<ConnectionId, AbortHandle>,
+    load_watches: BTreeMap<ConnectionId, AbortHandle>,
 }
 
 impl State {
@@ -75,6 +78,7 @@ impl State {
             stale: false,
             attempts: BTreeMap::new(),
             watches: BTreeMap::new(),
+            load_watches: BTreeMap::new(),
         }
     }
 }
@@ -192,7 +196,8 @@ impl Driver {
                 Action::Connect { connection, address } => self.connect(connection, address),
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, service } => self.watch_health(connection, service),
-                Action::WatchLoad { .. } | Action::Measure(_) => {}
+                Action::WatchLoad { connection, interval } => self.watch_load(connection, interval),
+                Action::Measure(measurement) => metrics::record(&self.shared.target, &measurement),
                 Action::Note(decision) => log(&self.shared.target, &decision),
                 Action::Resolve => {
                     if let Some(resolving) = &self.state.resolving {
@@ -232,8 +237,10 @@ impl Driver {
     /// No more calls on a connection; its running ones go on.
     fn forget(&mut self, id: ConnectionId) {
         self.state.attempts.remove(&id);
-        if let Some(watch) = self.state.watches.remove(&id) {
-            watch.abort();
+        for watches in [&mut self.state.watches, &mut self.state.load_watches] {
+            if let Some(watch) = watches.remove(&id) {
+                watch.abort();
+            }
         }
         if let Some(connection) = self.state.connections.remove(id) {
             self.state.stale = true;
@@ -246,6 +253,22 @@ impl Driver {
         let authority = self.shared.authority.to_string();
         let watch = health_watch::run(id, Arc::clone(connection), authority, service, self.sender.clone());
         let replaced = self.state.watches.insert(id, tokio::spawn(watch).abort_handle());
+        if let Some(replaced) = replaced {
+            replaced.abort();
+        }
+    }
+
+    fn watch_load(&mut self, id: ConnectionId, interval: Duration) {
+        let Some(connection) = self.state.connections.get(id.subchannel) else { return };
+        let watch = LoadWatch {
+            id,
+            connection: Arc::clone(connection),
+            authority: self.shared.authority.to_string(),
+            interval,
+            driver: self.sender.clone(),
+        };
+        let entropy = Entropy::new(self.shared.random());
+        let replaced = self.state.load_watches.insert(id, tokio::spawn(watch.run(entropy)).abort_handle());
         if let Some(replaced) = replaced {
             replaced.abort();
         }

@@ -9,6 +9,7 @@ use http_body::Body;
 use tokio::task::AbortHandle;
 
 use crate::{
+    load_report,
     request::{Request, SendError},
     shared::{Core, Shared},
     transport::{Outgoing, StreamError},
@@ -33,13 +34,17 @@ pub(crate) fn explain(error: &StreamError, peer: &impl fmt::Display, deadline: O
 }
 
 impl Placed {
-    /// Tells the balancer, and the retry throttle, how the call ended.
-    pub(crate) fn finish(self, shared: &Shared, code: Code) {
+    /// Tells the balancer, and the retry throttle, how the call ended. The server's load report is in `trailers`.
+    pub(crate) fn finish(self, shared: &Shared, code: Code, trailers: Option<&HeaderMap>) {
         if let Some(throttle) = self.throttle.filter(|_| code == Code::Ok) {
             throttle.succeeded();
         }
         let now = shared.clock.now();
-        self.call.finish(&Outcome::new(code).after(now.since(self.started)).at(now));
+        let mut outcome = Outcome::new(code).after(now.since(self.started)).at(now);
+        if self.call.wants_report() {
+            outcome.report = trailers.and_then(load_report::in_trailers).map(Arc::new);
+        }
+        self.call.finish(&outcome);
     }
 }
 
@@ -64,10 +69,10 @@ impl Following {
     }
 
     /// The call has ended with `code`. Later calls of this change nothing.
-    pub(crate) fn finish(&mut self, code: Code) {
+    pub(crate) fn finish(&mut self, code: Code, trailers: Option<&HeaderMap>) {
         self.sending = None;
         if let Some(placed) = self.placed.take() {
-            placed.finish(&self.core, code);
+            placed.finish(&self.core, code, trailers);
         }
     }
 
@@ -84,7 +89,7 @@ impl Following {
     }
 
     fn end(&mut self, status: &Status) -> HeaderMap {
-        self.finish(status.code);
+        self.finish(status.code, None);
         let mut trailers = HeaderMap::new();
         wire_status::write(status, &mut trailers);
         trailers

@@ -3,7 +3,7 @@
 //! [`Channel`] is the whole of it for a user. Inside, in the order of a call's life: `call` places it by the picker of
 //! a `snapshot` and makes its attempts, `request` sends it, `transport` carries it, `body` reads the response, and
 //! `following` sees to what must happen when it ends. Beside that, in the order of a change's life: `connection` and
-//! `health_watch` see it and send a `message`, `driver` feeds it to the balancing core (`evenkeel-balance`) and publishes
+//! `health_watch` and `load_watch` (over a `server_stream`) see it and send a `message`, `driver` feeds it to the balancing core (`evenkeel-balance`) and publishes
 //! the next snapshot and [`Report`]. `shared` is what both sides hold.
 
 mod body;
@@ -15,10 +15,15 @@ mod connection;
 mod deadline;
 mod driver;
 mod following;
+mod framing;
 mod health_watch;
+mod load_report;
+mod load_watch;
 mod message;
+mod metrics;
 mod report;
 mod request;
+mod server_stream;
 mod shared;
 mod snapshot;
 mod transport;
