@@ -7,16 +7,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::Time;
+use evenkeel_balance::{Connectivity, Time};
 use http::{Request, Response};
 use http_body::Body;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tower_service::Service;
 
 use crate::{
     body::ResponseBody,
     builder::{BuildError, Builder},
     call,
+    explain::Explanation,
+    message::Message,
     report::Report,
     shared::Core,
 };
@@ -56,6 +58,40 @@ impl Channel {
     /// What the channel knows of its endpoints, now and at each change.
     pub fn reports(&self) -> watch::Receiver<Arc<Report>> {
         self.core.reports.clone()
+    }
+
+    /// The channel's state.
+    pub fn connectivity(&self) -> Connectivity {
+        self.core.snapshot().update.connectivity
+    }
+
+    /// Waits until the channel's state is another than `known`, and returns it.
+    pub async fn connectivity_other_than(&self, known: Connectivity) -> Connectivity {
+        loop {
+            let snapshot = self.core.snapshot();
+            let present = snapshot.update.connectivity;
+            // A channel that shuts down with its runtime has no other state to wait for.
+            if present != known || self.core.newer_than(snapshot.version).await.is_err() {
+                return present;
+            }
+        }
+    }
+
+    /// Why calls go where they go: every endpoint, which are out and since when, the last error, the policies, and the
+    /// last decisions. `None` while the runtime is shutting down.
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let channel = evenkeel_channel::Channel::builder("dns:///echo.internal:50051").build()?;
+    /// if let Some(explanation) = channel.explain().await {
+    ///     println!("{explanation}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn explain(&self) -> Option<Explanation> {
+        let (sender, answer) = oneshot::channel();
+        self.core.driver.send(Message::Explain(sender)).ok()?;
+        answer.await.ok()
     }
 
     /// The present moment on the clock that reports count on.

@@ -18,7 +18,9 @@ use tokio::{
 };
 
 use crate::{
-    connection, health_watch,
+    connection,
+    explain::DecisionLog,
+    health_watch,
     load_watch::LoadWatch,
     message::Message,
     metrics,
@@ -59,6 +61,7 @@ pub(crate) struct State {
     connections: Connections,
     /// Whether the newest snapshot is out of date.
     stale: bool,
+    decisions: DecisionLog,
     attempts: BTreeMap<ConnectionId, AbortHandle>,
     watches: BTreeMap<ConnectionId, AbortHandle>,
     load_watches: BTreeMap<ConnectionId, AbortHandle>,
@@ -76,6 +79,7 @@ impl State {
             version: 0,
             connections: Connections::default(),
             stale: false,
+            decisions: DecisionLog::default(),
             attempts: BTreeMap::new(),
             watches: BTreeMap::new(),
             load_watches: BTreeMap::new(),
@@ -123,6 +127,12 @@ impl Driver {
                 Input::Connected(id)
             }
             Message::Input(input) => input,
+            Message::Explain(answer) => {
+                let explanation = self.state.decisions.explain(self.latest(), self.balancer.explain());
+                // Who asked may have stopped waiting.
+                let _ = answer.send(explanation);
+                return;
+            }
         };
         match &input {
             Input::ExitIdle => self.start_resolving(),
@@ -198,7 +208,10 @@ impl Driver {
                 Action::WatchHealth { connection, service } => self.watch_health(connection, service),
                 Action::WatchLoad { connection, interval } => self.watch_load(connection, interval),
                 Action::Measure(measurement) => metrics::record(&self.shared.target, &measurement),
-                Action::Note(decision) => log(&self.shared.target, &decision),
+                Action::Note(decision) => {
+                    log(&self.shared.target, &decision);
+                    self.state.decisions.push(decision);
+                }
                 Action::Resolve => {
                     if let Some(resolving) = &self.state.resolving {
                         resolving.resolve_now();
@@ -210,7 +223,7 @@ impl Driver {
                 }
             }
         }
-        self.report();
+        self.reports.send_replace(self.latest());
         if std::mem::take(&mut self.state.stale) {
             self.publish();
         }
@@ -286,9 +299,9 @@ impl Driver {
         ));
     }
 
-    /// Sends the new report.
-    fn report(&mut self) {
-        let report = Arc::new(Report {
+    /// What there is to report now.
+    fn latest(&self) -> Arc<Report> {
+        Arc::new(Report {
             target: self.shared.target.clone(),
             connectivity: self.balancer.connectivity(),
             policy: self.balancer.policy().to_owned(),
@@ -296,8 +309,7 @@ impl Driver {
             resolver_error: self.state.resolver_error.clone(),
             config_error: self.state.config_error.clone(),
             at: self.shared.clock.now(),
-        });
-        self.reports.send_replace(report);
+        })
     }
 
     fn shut_down(mut self) {

@@ -14,6 +14,7 @@ mod clock;
 mod connection;
 mod deadline;
 mod driver;
+mod explain;
 mod following;
 mod framing;
 mod health_watch;
@@ -33,6 +34,7 @@ pub use body::ResponseBody;
 pub use builder::{BuildError, Builder};
 pub use call::WaitForReady;
 pub use channel::Channel;
+pub use explain::Explanation;
 pub use report::Report;
 
 pub use evenkeel_balance as balance;

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use evenkeel_balance::{ConnectionId, Input};
+use tokio::sync::oneshot;
 
-use crate::transport::Connection;
+use crate::{explain::Explanation, transport::Connection};
 
 /// What the driver hears.
 pub(crate) enum Message {
@@ -10,4 +11,6 @@ pub(crate) enum Message {
     Input(Input),
     /// An attempt has made its connection.
     Opened(ConnectionId, Arc<Connection>),
+    /// Somebody asks why calls go where they go.
+    Explain(oneshot::Sender<Explanation>),
 }

@@ -286,3 +286,25 @@ async fn a_resolver_of_ones_own_changes_endpoints_and_config_under_running_calls
     }
     assert_eq!(servers[1].calls(), before + 10);
 }
+
+#[tokio::test]
+async fn the_channel_explains_which_endpoint_is_out_and_why() {
+    let (server, mut gone) = (Server::start().await, Server::start().await);
+    let channel = round_robin(&[&server, &gone]);
+    assert_eq!(channel.connectivity(), Connectivity::Idle);
+    ready(&channel, 2).await;
+    let lost = gone.address;
+    gone.kill();
+    let mut reports = channel.reports();
+    let is_out = |report: &std::sync::Arc<evenkeel_channel::Report>| {
+        report.endpoints.iter().any(|endpoint| endpoint.state.service == Connectivity::TransientFailure)
+    };
+    tokio::time::timeout(Duration::from_secs(10), reports.wait_for(is_out)).await.expect("in time").unwrap();
+
+    let explanation = channel.explain().await.unwrap();
+    let text = explanation.to_string();
+    assert!(text.contains("READY, 1 of 2 endpoints ready") && text.contains("round_robin READY"), "{text}");
+    assert!(text.contains(&format!("endpoint {lost}: ")) && text.contains("→ TRANSIENT_FAILURE"), "{text}");
+    assert_eq!(explanation.forgotten, 0);
+    assert_eq!(channel.connectivity_other_than(Connectivity::Idle).await, Connectivity::Ready);
+}
