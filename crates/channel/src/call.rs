@@ -8,10 +8,11 @@ use evenkeel_balance::{
 };
 use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, request};
 use http_body::Body;
+use tokio::time::Instant;
 
 use crate::{
     body::ResponseBody,
-    deadline,
+    cascade, deadline,
     following::{Following, Placed, Sending, explain},
     request::{Request, SendError},
     shared::Core,
@@ -99,7 +100,8 @@ where
         core.complete(&mut head);
         let config = core.snapshot().config.method(head.uri.path()).clone();
         let asked = deadline::timeout(&head.headers);
-        let timeout = [asked, config.timeout].into_iter().flatten().min();
+        let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = [asked, config.timeout, left].into_iter().flatten().min();
         if timeout != asked {
             head.headers.extend(timeout.map(|timeout| (deadline::GRPC_TIMEOUT, deadline::header(timeout))));
         }

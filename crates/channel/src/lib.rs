@@ -9,6 +9,7 @@
 mod body;
 mod builder;
 mod call;
+mod cascade;
 mod channel;
 mod clock;
 mod connection;
@@ -33,6 +34,7 @@ mod wire_status;
 pub use body::ResponseBody;
 pub use builder::{BuildError, Builder};
 pub use call::WaitForReady;
+pub use cascade::{DeadlineBody, DeadlineFuture, DeadlineLayer, WithDeadline};
 pub use channel::Channel;
 pub use explain::Explanation;
 pub use report::Report;
