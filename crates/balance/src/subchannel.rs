@@ -69,8 +69,11 @@ impl Default for ConnectionSettings {
 pub struct SubchannelState {
     /// The state of the connection alone: what `pick_first` goes by (gRFC A17 keeps health from it).
     pub connection: Connectivity,
-    /// The connection's state with health and progress taken into account: what petiole policies go by.
+    /// The connection's state with health, progress, ejections and trust taken into account: what petiole policies go
+    /// by.
     pub service: Connectivity,
+    /// What `service` would be if no policy trusted the address in spite of its condition.
+    pub untrusted: Connectivity,
     /// Since when `service` is READY, or since when it is not: the steps of a reconnect do not count.
     pub since: Time,
     /// Why: the last error, the health report, or how it came to be connected.
@@ -423,10 +426,11 @@ impl Subchannels {
     /// Applies a change that leaves the connection as it is, and tells the holders if it comes out different to them.
     fn change_service(&mut self, now: Time, id: SubchannelId, change: impl FnOnce(&mut Subchannel)) {
         let Some(subchannel) = self.get_mut(id) else { return };
-        let before = subchannel.service();
+        let (service, untrusted) = (subchannel.service(), subchannel.untrusted());
         change(subchannel);
-        if subchannel.service() != before {
-            subchannel.note_service(now, before);
+        subchannel.note_service(now, service);
+        // Whoever trusts an address must hear when it need not any longer.
+        if subchannel.service() != service || subchannel.untrusted() != untrusted {
             self.changed.push_back(id);
         }
     }
@@ -564,6 +568,7 @@ impl Subchannel {
         SubchannelState {
             connection: self.raw(),
             service: self.service(),
+            untrusted: self.untrusted(),
             since: self.since,
             reason: if self.opinion.ejections > 0 { self.opinion.reason.clone() } else { self.reason.clone() },
         }
@@ -581,6 +586,12 @@ impl Subchannel {
     fn service(&self) -> Connectivity {
         match &self.state {
             State::Ready(_) if self.opinion.trusted > 0 => Connectivity::Ready,
+            _ => self.untrusted(),
+        }
+    }
+
+    fn untrusted(&self) -> Connectivity {
+        match &self.state {
             State::Ready(_) if self.opinion.ejections > 0 => Connectivity::TransientFailure,
             State::Ready(ready) => ready.connectivity(),
             _ => self.raw(),

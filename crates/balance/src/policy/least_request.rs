@@ -37,6 +37,7 @@ impl LeastRequestConfig {
 
 impl PolicyFactory for LeastRequest {
     const NAME: &'static str = "least_request";
+    const ALIASES: &'static [&'static str] = &["least_request_experimental"];
     type Config = LeastRequestConfig;
     type Policy = Petiole<FewestInFlight>;
 

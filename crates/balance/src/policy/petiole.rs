@@ -27,7 +27,8 @@ pub trait Choose: fmt::Debug + Send + 'static {
         None
     }
 
-    /// How often servers are to report their load out of band, to the endpoints' memories. Default: not at all.
+    /// How often servers are to report their load out of band, to the endpoints' memories. Default: not at all. May
+    /// change with the config; connections that report more often than they need to are left to it.
     fn report_interval(&self) -> Option<Duration> {
         None
     }
@@ -73,6 +74,8 @@ pub struct Petiole<C: Choose> {
     holders: BTreeSet<(SubchannelId, LeafId)>,
     next_id: LeafId,
     resolution: Resolution,
+    /// How often connections have been asked to report their load.
+    reporting: Option<Duration>,
     /// When the published picker goes stale.
     refresh_at: Option<Time>,
     changed: bool,
@@ -104,6 +107,7 @@ impl<C: Choose> Petiole<C> {
             holders: BTreeSet::new(),
             next_id: 0,
             resolution: Resolution::Pending,
+            reporting: None,
             refresh_at: None,
             changed: true,
         }
@@ -194,6 +198,19 @@ impl<C: Choose> Petiole<C> {
         }
     }
 
+    /// Has connections that were made under another config report as often as the present one wants.
+    fn watch_loads(&mut self, ctx: &mut Context<'_>) {
+        let wanted = self.choose.report_interval();
+        if std::mem::replace(&mut self.reporting, wanted) == wanted {
+            return;
+        }
+        for &(subchannel, _) in &self.holders {
+            if let Some(interval) = wanted {
+                ctx.watch_load(subchannel, interval);
+            }
+        }
+    }
+
     fn timeout(&mut self, ctx: &mut Context<'_>) {
         if self.refresh_at.is_some_and(|at| at <= ctx.now()) {
             self.changed = true;
@@ -216,6 +233,7 @@ impl<C: Choose> Petiole<C> {
     }
 
     fn update(&mut self, ctx: &mut Context<'_>) -> Update {
+        self.watch_loads(ctx);
         let states: Vec<_> = self.leaves.values().map(|stem| stem.leaf.state(ctx)).collect();
         let connectivity = match Connectivity::aggregate(states.iter().map(LeafState::connectivity)) {
             // Every endpoint is kept connected, so IDLE is only the moment before an attempt.

@@ -13,6 +13,8 @@ const MAX_DEPTH: u32 = 16;
 pub trait PolicyFactory: Send + Sync + 'static {
     /// The key in `loadBalancingConfig`.
     const NAME: &'static str;
+    /// Other keys that mean the same, such as gRPC's names with `_experimental` at their end. Default: none.
+    const ALIASES: &'static [&'static str] = &[];
     /// The value under that key. A missing value is `{}`.
     type Config: DeserializeOwned;
     /// What runs.
@@ -53,10 +55,13 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// These kinds and one more; it replaces one of the same name.
+    /// These kinds and one more, under its name and its aliases; it replaces any of the same name.
     #[must_use]
     pub fn with<F: PolicyFactory>(mut self, factory: F) -> Self {
-        self.kinds.insert(F::NAME, Arc::new(Registered(Arc::new(factory))));
+        let kind: Arc<dyn Kind> = Arc::new(Registered(Arc::new(factory)));
+        for name in std::iter::once(&F::NAME).chain(F::ALIASES) {
+            self.kinds.insert(name, Arc::clone(&kind));
+        }
         self
     }
 
@@ -85,11 +90,11 @@ impl Policies {
         self.build(list).map(drop)
     }
 
-    /// The first entry of `list` whose kind is known: its name, its config, and where in the list it stands.
+    /// The first entry of `list` whose kind is known: the kind's own name, its config, and where in the list it stands.
     pub(crate) fn first_known<'a>(&self, list: &'a LbConfig) -> Result<(&'static str, &'a Value, String), ConfigError> {
         let known = list.iter().enumerate().find_map(|(i, (name, config))| {
-            let (&name, _) = self.kinds.get_key_value(name)?;
-            Some((name, config, format!("[{i}].{name}")))
+            let kind = self.kinds.get(name)?;
+            Some((kind.name(), config, format!("[{i}].{name}")))
         });
         known.ok_or_else(|| {
             let asked: Vec<_> = list.iter().map(|(name, _)| name).collect();
@@ -127,12 +132,18 @@ pub trait ConfiguredPolicy: Policy {
 
 /// A [`PolicyFactory`] with its types put out of sight.
 trait Kind: Send + Sync {
+    fn name(&self) -> &'static str;
+
     fn build(&self, config: &Value, policies: &Policies) -> Result<Box<dyn ConfiguredPolicy>, ConfigError>;
 }
 
 struct Registered<F>(Arc<F>);
 
 impl<F: PolicyFactory> Kind for Registered<F> {
+    fn name(&self) -> &'static str {
+        F::NAME
+    }
+
     fn build(&self, config: &Value, policies: &Policies) -> Result<Box<dyn ConfiguredPolicy>, ConfigError> {
         let policy = self.0.build(parse(config)?, policies)?;
         Ok(Box::new(Configured { factory: Arc::clone(&self.0), policy }))

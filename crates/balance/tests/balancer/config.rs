@@ -57,6 +57,18 @@ fn unknown_fields_of_a_policys_config_are_ignored() {
     }
 }
 
+#[test]
+fn an_alias_names_the_same_policy() {
+    let mut driver = Driver::new("least_request_experimental");
+    driver.resolve_and_connect([v4(1)]);
+    assert_eq!(driver.balancer.policy(), "least_request");
+    driver.decisions.clear();
+    driver.configure(&policies(r#"[{"least_request":{"choiceCount":3}}]"#)).unwrap();
+    assert_eq!(driver.decisions, [], "reconfigured, not replaced");
+    let error = driver.configure(&policies(r#"[{"least_request_experimental":{"choiceCount":0}}]"#)).unwrap_err();
+    assert_eq!(error.path(), "loadBalancingConfig[0].least_request_experimental.choiceCount");
+}
+
 pub(crate) fn refused(config: &LbConfig) -> ConfigError {
     Balancer::new(Policies::standard(), config, ConnectionSettings::default(), 1).expect_err("the config is bad")
 }
