@@ -51,6 +51,7 @@ mod service_config;
 mod status;
 mod subchannel;
 mod time;
+mod xxhash;
 
 pub use backoff::Backoff;
 pub use balancer::{Action, Balancer, Input, SubchannelReport};
