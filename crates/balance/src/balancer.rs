@@ -208,7 +208,10 @@ impl Balancer {
             return Some(Action::Resolve);
         }
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
-        if let Some(update) = self.policy.poll_update(&mut ctx) {
+        let update = self.policy.poll_update(&mut ctx);
+        // A policy with children may have started one, which has begun to connect.
+        self.spread_changes(now);
+        if let Some(update) = update {
             self.become_(now, update.connectivity);
             return Some(Action::Publish(update));
         }

@@ -398,6 +398,10 @@ impl Subchannels {
         self.get(id).map(Subchannel::state)
     }
 
+    pub(crate) fn service(&self, id: SubchannelId) -> Option<Connectivity> {
+        self.get(id).map(Subchannel::service)
+    }
+
     pub(crate) fn load(&self, id: SubchannelId) -> Option<Arc<Load>> {
         self.get(id).map(|subchannel| Arc::clone(&subchannel.load))
     }

@@ -20,9 +20,29 @@ struct Running {
     last: Option<Update>,
 }
 
-enum Resolution {
+/// What the resolver said last, for policies that start later than that.
+#[derive(Clone, Debug)]
+pub(super) enum Resolution {
     Endpoints(Arc<[Endpoint]>),
     Failed(Status),
+}
+
+impl Resolution {
+    /// What `event` says of the resolver, if anything.
+    pub(super) fn of(event: Event<'_>) -> Option<Self> {
+        match event {
+            Event::Resolved(endpoints) => Some(Self::Endpoints(Arc::clone(endpoints))),
+            Event::ResolutionFailed(status) => Some(Self::Failed(status.clone())),
+            _ => None,
+        }
+    }
+
+    pub(super) fn event(&self) -> Event<'_> {
+        match self {
+            Self::Endpoints(endpoints) => Event::Resolved(endpoints),
+            Self::Failed(status) => Event::ResolutionFailed(status),
+        }
+    }
 }
 
 impl Child {
@@ -68,10 +88,8 @@ impl Child {
             return latest.policy.reconfigure(value, &policies, ctx).map_err(|error| error.under(&at));
         }
         let mut started = Running::new(policies.build(config)?);
-        match &self.resolution {
-            Some(Resolution::Endpoints(endpoints)) => started.policy.handle(Event::Resolved(endpoints), ctx),
-            Some(Resolution::Failed(status)) => started.policy.handle(Event::ResolutionFailed(status), ctx),
-            None => {}
+        if let Some(resolution) = &self.resolution {
+            started.policy.handle(resolution.event(), ctx);
         }
         if let Some(mut replaced) = self.pending.replace(started) {
             replaced.policy.shutdown(ctx);
@@ -105,11 +123,7 @@ impl Child {
 
 impl Policy for Child {
     fn handle(&mut self, event: Event<'_>, ctx: &mut Context<'_>) {
-        match event {
-            Event::Resolved(endpoints) => self.resolution = Some(Resolution::Endpoints(Arc::clone(endpoints))),
-            Event::ResolutionFailed(status) => self.resolution = Some(Resolution::Failed(status.clone())),
-            _ => {}
-        }
+        self.resolution = Resolution::of(event).or(self.resolution.take());
         for running in self.running() {
             running.policy.handle(event, ctx);
         }

@@ -131,6 +131,12 @@ impl<'a> Context<'a> {
         self.subchannels.state(id)
     }
 
+    /// Whether a subchannel that somebody holds takes calls: [`SubchannelState::service`] without the rest, which costs
+    /// less to ask for.
+    pub fn is_ready(&self, id: SubchannelId) -> bool {
+        self.subchannels.service(id) == Some(Connectivity::Ready)
+    }
+
     /// The counters of a subchannel that the policy holds; fresh ones for one that nobody holds.
     pub fn load(&self, id: SubchannelId) -> Arc<Load> {
         self.subchannels.load(id).unwrap_or_default()
@@ -182,6 +188,14 @@ impl<'a> Context<'a> {
     /// Asks for the name to be resolved again: the endpoints look stale.
     pub fn re_resolve(&mut self) {
         *self.re_resolve = true;
+    }
+
+    /// Lets a child act whose wishes to have the name resolved again are not to be heard (gRFC A37).
+    pub fn without_re_resolution<T>(&mut self, act: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let asked = *self.re_resolve;
+        let result = act(self);
+        *self.re_resolve = asked;
+        result
     }
 }
 
