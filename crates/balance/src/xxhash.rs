@@ -1,13 +1,8 @@
 //! XXH64, the hash by which gRPC places endpoints and calls on a ring (gRFC A42), as its published specification has
 //! it. Not for secrets: who can choose keys can make them collide.
 
-const PRIMES: [u64; 5] = [
-    0x9E37_79B1_85EB_CA87,
-    0xC2B2_AE3D_27D4_EB4F,
-    0x1656_67B1_9E37_79F9,
-    0x85EB_CA77_C2B2_AE63,
-    0x27D4_EB2F_1656_67C5,
-];
+const PRIMES: [u64; 5] =
+    [0x9E37_79B1_85EB_CA87, 0xC2B2_AE3D_27D4_EB4F, 0x1656_67B1_9E37_79F9, 0x85EB_CA77_C2B2_AE63, 0x27D4_EB2F_1656_67C5];
 
 /// How many bytes are taken in at once: eight for each lane.
 const STRIPE: usize = 32;
@@ -96,9 +91,9 @@ impl Xxh64 {
     fn merged(&self) -> u64 {
         let rotated = self.lanes.iter().zip([1, 7, 12, 18]).map(|(lane, by)| lane.rotate_left(by));
         let sum = rotated.fold(0, u64::wrapping_add);
-        self.lanes.iter().fold(sum, |hash, &lane| {
-            (hash ^ round(0, lane)).wrapping_mul(PRIMES[0]).wrapping_add(PRIMES[3])
-        })
+        self.lanes
+            .iter()
+            .fold(sum, |hash, &lane| (hash ^ round(0, lane)).wrapping_mul(PRIMES[0]).wrapping_add(PRIMES[3]))
     }
 }
 

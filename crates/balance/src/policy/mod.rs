@@ -6,6 +6,7 @@
 mod child;
 mod explanation;
 mod least_request;
+mod leaves;
 mod petiole;
 mod pick_first;
 mod random;

@@ -1,17 +1,12 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     Context, Event, Explanation, Policy, Update,
+    leaves::{LeafId, Leaves, Resolution, Stem},
     pick_first::{Gate, Leaf, LeafState},
 };
 use crate::{
-    Address, Connectivity, Endpoint, LoadReport, NoChoice, Observer, Picker, Route, Status, SubchannelId, Time,
-    time::earliest,
+    Connectivity, Endpoint, LoadReport, NoChoice, Observer, Picker, Route, SubchannelId, Time, time::earliest,
 };
 
 /// How a petiole policy chooses among ready endpoints: all that tells one such policy from another.
@@ -59,8 +54,6 @@ pub struct Candidate<M> {
     pub memory: Option<Arc<M>>,
 }
 
-type LeafId = u32;
-
 /// A policy that chooses among endpoints, each of which is a `pick_first` over its addresses (gRFC A61).
 ///
 /// It keeps every endpoint connected and picks only among those that are READY; with none READY, calls queue while one
@@ -68,11 +61,8 @@ type LeafId = u32;
 #[derive(Debug)]
 pub struct Petiole<C: Choose> {
     choose: C,
-    leaves: BTreeMap<LeafId, Stem<C::Memory>>,
-    by_addresses: BTreeMap<Vec<Address>, LeafId>,
-    /// Which leaves hold which subchannel.
-    holders: BTreeSet<(SubchannelId, LeafId)>,
-    next_id: LeafId,
+    /// With what it has learned of each.
+    leaves: Leaves<Option<Arc<C::Memory>>>,
     resolution: Resolution,
     /// How often connections have been asked to report their load.
     reporting: Option<Duration>,
@@ -81,31 +71,12 @@ pub struct Petiole<C: Choose> {
     changed: bool,
 }
 
-/// What the resolver has said so far.
-#[derive(Debug)]
-enum Resolution {
-    Pending,
-    Failed(Status),
-    Done,
-}
-
-/// An endpoint and its leaf.
-#[derive(Debug)]
-struct Stem<M> {
-    leaf: Leaf,
-    endpoint: Arc<Endpoint>,
-    memory: Option<Arc<M>>,
-}
-
 impl<C: Choose> Petiole<C> {
     /// A policy without endpoints that chooses by `choose`.
     pub fn new(choose: C) -> Self {
         Self {
             choose,
-            leaves: BTreeMap::new(),
-            by_addresses: BTreeMap::new(),
-            holders: BTreeSet::new(),
-            next_id: 0,
+            leaves: Leaves::default(),
             resolution: Resolution::Pending,
             reporting: None,
             refresh_at: None,
@@ -127,72 +98,48 @@ impl<C: Choose> Petiole<C> {
 
     fn resolve(&mut self, endpoints: &[Endpoint], ctx: &mut Context<'_>) {
         self.resolution = Resolution::Done;
-        let mut gone = std::mem::take(&mut self.by_addresses);
-        for endpoint in endpoints {
-            let key = identity(endpoint);
-            if self.by_addresses.contains_key(&key) {
-                continue;
-            }
-            let id = gone.remove(&key).unwrap_or_else(|| self.admit(endpoint));
-            self.by_addresses.insert(key, id);
-            self.with_leaf(id, ctx, |stem, ctx| {
-                if *stem.endpoint != *endpoint {
-                    stem.endpoint = Arc::new(endpoint.clone());
-                }
-                stem.leaf.set_addresses(&endpoint.addresses, ctx);
-            });
+        let choose = &mut self.choose;
+        let listing = self.leaves.list(endpoints, |endpoint| {
+            let memory = choose.remember(endpoint);
+            let observer = memory.clone().map(|memory| memory as Arc<dyn Observer>);
+            (Leaf::new(Gate::Service, observer), memory)
+        });
+        for id in listing.listed {
+            self.with_leaf(id, ctx, |stem, ctx| stem.leaf.set_addresses(&stem.endpoint.addresses, ctx));
         }
-        for id in gone.into_values() {
-            self.with_leaf(id, ctx, |stem, ctx| stem.leaf.shutdown(ctx));
-            self.leaves.remove(&id);
+        for id in listing.gone {
+            self.leaves.remove(id, ctx);
         }
     }
 
-    fn admit(&mut self, endpoint: &Endpoint) -> LeafId {
-        let id = self.next_id;
-        self.next_id += 1;
-        let memory = self.choose.remember(endpoint);
-        let observer = memory.clone().map(|memory| memory as Arc<dyn Observer>);
-        let leaf = Leaf::new(Gate::Service, observer);
-        self.leaves.insert(id, Stem { leaf, endpoint: Arc::new(endpoint.clone()), memory });
-        id
-    }
-
-    /// Lets a leaf act, keeps it out of IDLE, and notes which subchannels it holds afterwards.
+    /// Lets a leaf act and keeps it out of IDLE.
     fn with_leaf(
         &mut self,
         id: LeafId,
         ctx: &mut Context<'_>,
-        act: impl FnOnce(&mut Stem<C::Memory>, &mut Context<'_>),
+        act: impl FnOnce(&mut Stem<Option<Arc<C::Memory>>>, &mut Context<'_>),
     ) {
-        let Some(stem) = self.leaves.get_mut(&id) else { return };
-        let before = stem.leaf.held().to_vec();
-        act(stem, ctx);
-        stem.leaf.exit_idle(ctx);
-        if before != stem.leaf.held() {
-            for subchannel in before {
-                self.holders.remove(&(subchannel, id));
-            }
-            for &subchannel in stem.leaf.held() {
-                self.holders.insert((subchannel, id));
-                if let Some(interval) = self.choose.report_interval() {
-                    ctx.watch_load(subchannel, interval);
-                }
+        let moved = self.leaves.with(id, ctx, |stem, ctx| {
+            act(stem, ctx);
+            stem.leaf.exit_idle(ctx);
+        });
+        if let Some(interval) = self.choose.report_interval().filter(|_| moved) {
+            for &subchannel in self.leaves.held(id) {
+                ctx.watch_load(subchannel, interval);
             }
         }
         self.changed = true;
     }
 
     fn subchannel_changed(&mut self, subchannel: SubchannelId, ctx: &mut Context<'_>) {
-        let holders = self.holders.range((subchannel, LeafId::MIN)..=(subchannel, LeafId::MAX));
-        for leaf in holders.map(|&(_, leaf)| leaf).collect::<Vec<_>>() {
-            self.with_leaf(leaf, ctx, |stem, ctx| stem.leaf.subchannel_changed(subchannel, ctx));
+        for id in self.leaves.holders(subchannel) {
+            self.with_leaf(id, ctx, |stem, ctx| stem.leaf.subchannel_changed(subchannel, ctx));
         }
     }
 
     fn reported(&mut self, subchannel: SubchannelId, report: &LoadReport, now: Time) {
-        for (_, leaf) in self.holders.range((subchannel, LeafId::MIN)..=(subchannel, LeafId::MAX)) {
-            if let Some(memory) = self.leaves.get(leaf).and_then(|stem| stem.memory.as_ref()) {
+        for id in self.leaves.holders(subchannel) {
+            if let Some(memory) = self.leaves.get(id).and_then(|stem| stem.own.as_ref()) {
                 memory.reported(now, report);
             }
         }
@@ -204,10 +151,9 @@ impl<C: Choose> Petiole<C> {
         if std::mem::replace(&mut self.reporting, wanted) == wanted {
             return;
         }
-        for &(subchannel, _) in &self.holders {
-            if let Some(interval) = wanted {
-                ctx.watch_load(subchannel, interval);
-            }
+        let Some(interval) = wanted else { return };
+        for subchannel in self.leaves.all_held() {
+            ctx.watch_load(subchannel, interval);
         }
     }
 
@@ -215,26 +161,14 @@ impl<C: Choose> Petiole<C> {
         if self.refresh_at.is_some_and(|at| at <= ctx.now()) {
             self.changed = true;
         }
-        self.each_due_leaf(ctx);
-    }
-
-    fn each_due_leaf(&mut self, ctx: &mut Context<'_>) {
-        let now = ctx.now();
-        let due = self.leaves.iter().filter(|(_, stem)| stem.leaf.next_timeout().is_some_and(|at| at <= now));
-        for id in due.map(|(&id, _)| id).collect::<Vec<_>>() {
+        for id in self.leaves.due(ctx.now()) {
             self.with_leaf(id, ctx, |stem, ctx| stem.leaf.handle_timeout(ctx));
-        }
-    }
-
-    fn each_leaf(&mut self, ctx: &mut Context<'_>, act: impl Fn(&mut Leaf, &mut Context<'_>)) {
-        for id in self.leaves.keys().copied().collect::<Vec<_>>() {
-            self.with_leaf(id, ctx, |stem, ctx| act(&mut stem.leaf, ctx));
         }
     }
 
     fn update(&mut self, ctx: &mut Context<'_>) -> Update {
         self.watch_loads(ctx);
-        let states: Vec<_> = self.leaves.values().map(|stem| stem.leaf.state(ctx)).collect();
+        let states: Vec<_> = self.leaves.stems().map(|stem| stem.leaf.state(ctx)).collect();
         let connectivity = match Connectivity::aggregate(states.iter().map(LeafState::connectivity)) {
             // Every endpoint is kept connected, so IDLE is only the moment before an attempt.
             Connectivity::Idle => Connectivity::Connecting,
@@ -246,44 +180,25 @@ impl<C: Choose> Petiole<C> {
         self.refresh_at = None;
         let picker = match connectivity {
             Connectivity::Ready => self.ready_picker(ctx),
-            Connectivity::TransientFailure => Arc::new(NoChoice::Fail(self.all_out(&states))),
+            Connectivity::TransientFailure => Arc::new(NoChoice::Fail(self.resolution.all_out(&states))),
             Connectivity::Idle | Connectivity::Connecting => Arc::new(NoChoice::Queue),
         };
         Update { connectivity, picker }
     }
 
     fn ready_picker(&mut self, ctx: &mut Context<'_>) -> Arc<dyn Picker> {
-        let ready = self.leaves.values_mut().filter_map(|stem| {
+        let ready = self.leaves.stems_mut().filter_map(|stem| {
             let LeafState::Ready(id) = stem.leaf.state(ctx) else { return None };
             Some(Candidate {
                 route: stem.leaf.route(ctx)?,
                 endpoint: Arc::clone(&stem.endpoint),
                 since: ctx.state(id)?.since,
-                memory: stem.memory.clone(),
+                memory: stem.own.clone(),
             })
         });
         let ready = ready.collect();
         self.refresh_at = self.choose.refresh_after().map(|after| ctx.now() + after);
         self.choose.picker(ready, ctx)
-    }
-
-    /// What a call is told when no endpoint can take it: how many there are, and what is wrong with the first few.
-    fn all_out(&self, leaves: &[LeafState]) -> Status {
-        const NAMED: usize = 3;
-        if leaves.is_empty() {
-            return match &self.resolution {
-                Resolution::Failed(error) => error.clone(),
-                Resolution::Pending | Resolution::Done => Status::unavailable("the resolver returned no endpoints"),
-            };
-        }
-        let reasons = leaves.iter().filter_map(|state| match state {
-            LeafState::Failed(error) => Some(error.message.as_str()),
-            _ => None,
-        });
-        let more = leaves.len().saturating_sub(NAMED);
-        let named = reasons.take(NAMED).collect::<Vec<_>>().join("; ");
-        let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Status::unavailable(format!("all {} endpoints are out: {named}{rest}", leaves.len()))
     }
 }
 
@@ -305,24 +220,14 @@ impl<C: Choose> Policy for Petiole<C> {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.leaves.values().map(|stem| stem.leaf.next_timeout()).fold(self.refresh_at, earliest)
+        earliest(self.refresh_at, self.leaves.next_timeout())
     }
 
     fn shutdown(&mut self, ctx: &mut Context<'_>) {
-        self.each_leaf(ctx, Leaf::shutdown);
-        self.leaves.clear();
-        self.by_addresses.clear();
+        self.leaves.shutdown(ctx);
     }
 
     fn explain(&self) -> Explanation {
         self.choose.explain()
     }
-}
-
-/// Endpoints are told apart by their set of addresses, whatever its order.
-fn identity(endpoint: &Endpoint) -> Vec<Address> {
-    let mut addresses = endpoint.addresses.to_vec();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
 }
