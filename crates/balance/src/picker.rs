@@ -58,10 +58,21 @@ pub enum Pick {
     Call(Call),
     /// No endpoint is ready yet: wait for the next picker, then ask that one.
     Queue,
-    /// As [`Pick::Queue`], and nothing is being connected: ask the policy to leave IDLE.
+    /// As [`Pick::Queue`], and the policy has to hear of it, or nothing may ever be connected: tell it to leave IDLE.
     Idle,
     /// No endpoint can be reached. The call fails with this status, unless it waits for ready.
     Fail(Status),
+}
+
+impl Pick {
+    /// Whether the policy has to hear of the pick: then tell it to leave IDLE.
+    pub fn exits_idle(&self) -> bool {
+        match self {
+            Self::Call(call) => call.exits_idle,
+            Self::Idle => true,
+            Self::Queue | Self::Fail(_) => false,
+        }
+    }
 }
 
 /// A ready endpoint as a picker holds it: where its calls go, what it carries, and who hears how they end.
@@ -109,7 +120,7 @@ impl Route {
     /// Begins a call here: it is in flight from now until the returned [`Call`] is finished or dropped.
     pub fn call(self: &Arc<Self>) -> Call {
         self.load.begin();
-        Call { route: Some(Arc::clone(self)) }
+        Call { route: Some(Arc::clone(self)), exits_idle: false }
     }
 
     fn finish(&self, outcome: &Outcome) {
@@ -129,6 +140,8 @@ impl Route {
 pub struct Call {
     /// Present until the call ends.
     route: Option<Arc<Route>>,
+    /// See [`Pick::exits_idle`].
+    exits_idle: bool,
 }
 
 impl Call {
@@ -145,6 +158,13 @@ impl Call {
     pub fn wants_report(&self) -> bool {
         let observer = self.route.as_ref().and_then(|route| route.observer.as_ref());
         observer.is_some_and(|observer| observer.wants_reports())
+    }
+
+    /// The same call, of which the policy has to hear ([`Pick::exits_idle`]): it has a place, but would have had a better
+    /// one if that were connected.
+    pub fn and_exit_idle(mut self) -> Self {
+        self.exits_idle = true;
+        self
     }
 
     /// Takes the call back: it was never sent, so it counts as neither begun nor failed, and nobody hears of it.

@@ -74,6 +74,8 @@ pub struct SubchannelState {
     pub service: Connectivity,
     /// What `service` would be if no policy trusted the address in spite of its condition.
     pub untrusted: Connectivity,
+    /// Whether the connection is up and has fallen silent, which is why `service` is CONNECTING.
+    pub stalled: bool,
     /// Since when `service` is READY, or since when it is not: the steps of a reconnect do not count.
     pub since: Time,
     /// Why: the last error, the health report, or how it came to be connected.
@@ -573,6 +575,7 @@ impl Subchannel {
             connection: self.raw(),
             service: self.service(),
             untrusted: self.untrusted(),
+            stalled: matches!(&self.state, State::Ready(ready) if ready.stalled.is_some()),
             since: self.since,
             reason: if self.opinion.ejections > 0 { self.opinion.reason.clone() } else { self.reason.clone() },
         }

@@ -148,15 +148,18 @@ where
         loop {
             let snapshot = self.core.snapshot();
             let args = PickArgs::new(self.core.clock.now(), self.core.random(), self.head.uri.path());
-            match snapshot.update.picker.pick(&args) {
+            let pick = snapshot.update.picker.pick(&args);
+            if pick.exits_idle() {
+                self.core.exit_idle();
+            }
+            match pick {
                 Pick::Call(call) => match snapshot.connection(call.subchannel()) {
                     Some(connection) => return Ok((snapshot, call, connection)),
                     // It closed a moment ago; the next snapshot knows.
                     None => call.withdraw(),
                 },
-                Pick::Idle => self.core.exit_idle(),
                 Pick::Fail(status) if !self.wait_for_ready => return Err(status.from_control_plane()),
-                Pick::Queue | Pick::Fail(_) => {}
+                Pick::Queue | Pick::Idle | Pick::Fail(_) => {}
             }
             self.core.newer_than(snapshot.version).await?;
         }

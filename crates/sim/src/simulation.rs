@@ -237,13 +237,13 @@ impl Simulation<'_> {
 
     fn place(&mut self, call: usize) {
         let args = PickArgs::new(self.now, self.entropy.picks.next_u64(), "/sim.Simulated/Call");
-        match self.picker.pick(&args) {
+        let pick = self.picker.pick(&args);
+        if pick.exits_idle() {
+            self.balancer.handle(self.now, Input::ExitIdle);
+        }
+        match pick {
             Pick::Call(picked) => self.send(call, picked),
-            Pick::Queue => self.waiting.push_back(call),
-            Pick::Idle => {
-                self.waiting.push_back(call);
-                self.balancer.handle(self.now, Input::ExitIdle);
-            }
+            Pick::Queue | Pick::Idle => self.waiting.push_back(call),
             Pick::Fail(status) => self.record_end(call, status.code),
         }
     }

@@ -6,8 +6,8 @@ use crate::{ConfigError, Connectivity, Endpoint, LbConfig, Status, Time, time::e
 /// A policy under another one, or under the channel: built from a config, and reconfigured while it runs.
 ///
 /// The same kind of policy takes its new config in place. Another kind starts beside the old one, hears what the
-/// resolver said last, and takes over as soon as it is READY, or has anything to say while the old one is not READY
-/// either: a graceful switch, without a gap.
+/// resolver said last, and takes over as soon as it is READY or IDLE, or has anything to say while the old one is not
+/// READY either: a graceful switch, without a gap.
 pub struct Child {
     current: Running,
     pending: Option<Running>,
@@ -100,7 +100,9 @@ impl Child {
     /// Lets the new policy take over if it is time.
     fn settle(&mut self, ctx: &mut Context<'_>) -> bool {
         let Some(pending) = self.pending.as_ref().and_then(|running| running.last.as_ref()) else { return false };
-        let takes_over = pending.connectivity == Connectivity::Ready || !self.current.is_ready();
+        // IDLE is as good as READY: it waits for calls, and never becomes READY without one.
+        let serves = matches!(pending.connectivity, Connectivity::Ready | Connectivity::Idle);
+        let takes_over = serves || !self.current.is_ready();
         if !takes_over {
             return false;
         }

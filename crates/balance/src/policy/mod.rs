@@ -68,7 +68,7 @@ pub enum Event<'a> {
     Subchannel(SubchannelId),
     /// A subchannel's server has reported its load, out of band: see [`Context::watch_load`].
     Load(SubchannelId, &'a LoadReport),
-    /// Somebody wants to make a call: leave IDLE.
+    /// Somebody wants to make a call: leave IDLE, or connect what the policy's own picker has asked for.
     ExitIdle,
     /// The moment of [`Policy::next_timeout`] has come.
     Timeout,
