@@ -234,6 +234,11 @@ impl Balancer {
         self.policy.explain()
     }
 
+    /// The counters of a subchannel; `None` once nobody holds it.
+    pub fn load(&self, id: SubchannelId) -> Option<Arc<Load>> {
+        self.subchannels.load(id)
+    }
+
     /// Every subchannel, by address: which is out, why, and since when.
     pub fn subchannels(&self) -> Vec<SubchannelReport> {
         let all = self.subchannels.all();

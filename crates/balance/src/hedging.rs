@@ -67,7 +67,9 @@ impl Hedges {
     fn start(&mut self, now: Time) {
         self.started += 1;
         self.running += 1;
-        self.next_at = (self.started < self.max_attempts).then(|| now + self.delay);
+        // A delay without end means: never.
+        let goes_on = self.started < self.max_attempts && self.delay < Duration::MAX;
+        self.next_at = goes_on.then(|| now + self.delay);
     }
 
     /// An attempt has failed.
@@ -97,7 +99,12 @@ impl Hedges {
         if self.running == 0 && self.next_at.is_none() { Failure::IsFinal } else { Failure::GoesOn }
     }
 
-    /// Nothing more will be started. Returns whether an attempt is still running.
+    /// Only one attempt goes on: the request cannot be sent again.
+    pub fn commit(&mut self) {
+        (self.running, self.next_at) = (1, None);
+    }
+
+    /// Whether no attempt is running and none will be started.
     pub fn is_over(&self) -> bool {
         self.running == 0 && self.next_at.is_none()
     }
@@ -108,7 +115,6 @@ impl Hedges {
 pub struct HedgeBudget {
     /// In millionths of a hedge.
     saved: AtomicU64,
-    share: u64,
 }
 
 /// How many hedges may be saved up, so that a burst of slow calls after a quiet time is hedged too.
@@ -116,22 +122,28 @@ const MAX_SAVED: u64 = 10 * MILLION;
 const MILLION: u64 = 1_000_000;
 
 impl HedgeBudget {
-    /// A budget of `share` hedges a call: 0.05 adds at most 5 % of load.
-    pub fn new(share: f64) -> Self {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
-        let share = (share.clamp(0.0, 1.0) * 1_000_000.0).round() as u64;
-        Self { saved: AtomicU64::new(MILLION), share }
+    /// One hedge, to begin with.
+    pub const fn new() -> Self {
+        Self { saved: AtomicU64::new(MILLION) }
     }
 
-    /// A call begins.
-    pub fn earn(&self) {
+    /// A call begins, and earns `share` of a hedge: 0.05 adds at most 5 % of load.
+    pub fn earn(&self, share: f64) {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
+        let share = (share.clamp(0.0, 1.0) * 1_000_000.0).round() as u64;
         // The update always succeeds: the closure never refuses.
-        let _ = self.saved.fetch_update(Relaxed, Relaxed, |saved| Some((saved + self.share).min(MAX_SAVED)));
+        let _ = self.saved.fetch_update(Relaxed, Relaxed, |saved| Some((saved + share).min(MAX_SAVED)));
     }
 
     /// Spends a hedge, if there is one.
     pub fn spend(&self) -> bool {
         self.saved.fetch_update(Relaxed, Relaxed, |saved| saved.checked_sub(MILLION)).is_ok()
+    }
+}
+
+impl Default for HedgeBudget {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -207,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_budget_keeps_hedges_to_their_share_of_the_calls() {
-        let budget = HedgeBudget::new(0.05);
+        let budget = HedgeBudget::new();
         let hedges = (0..10_000)
             .filter(|_| {
-                budget.earn();
+                budget.earn(0.05);
                 budget.spend()
             })
             .count();

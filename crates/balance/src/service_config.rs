@@ -2,7 +2,7 @@
 
 mod method;
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// The config of the method at `path` (`/package.Service/Method`): that of the method, else of the service, else
     /// the default one, else nothing set.
-    pub fn method(&self, path: &str) -> &MethodConfig {
+    pub fn method(&self, path: &str) -> &Arc<MethodConfig> {
         self.methods.get(path)
     }
 

@@ -6,12 +6,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::Code;
+use evenkeel_balance::{Code, Status};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::{following::Following, transport::Incoming, wire_status};
+use crate::{
+    following::Following,
+    framing::{Meter, TooLong},
+    transport::Incoming,
+    wire_status,
+};
 
 /// The body of a response. It never fails: whatever breaks the stream ends it with trailers that hold a gRPC status.
 ///
@@ -20,6 +25,7 @@ pub struct ResponseBody {
     state: State,
     /// The status in the response's head, which is the call's where no trailers follow.
     head_code: Option<Code>,
+    meter: Meter,
 }
 
 enum State {
@@ -39,25 +45,27 @@ impl ResponseBody {
         incoming: Incoming,
         mut following: Following,
         head: &HeaderMap,
+        limit: Option<u64>,
         deadline: Option<Instant>,
     ) -> Self {
         let head_code = wire_status::code(head);
         if incoming.is_end() {
             following.finish(head_code.unwrap_or(Code::Unknown), Some(head));
-            return Self { state: State::Done, head_code };
+            return Self { state: State::Done, head_code, meter: Meter::new(None) };
         }
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        Self { state: State::Data(Stream { incoming, following, deadline }), head_code }
+        Self { state: State::Data(Stream { incoming, following, deadline }), head_code, meter: Meter::new(limit) }
     }
 
     pub(crate) fn empty() -> Self {
-        Self { state: State::Done, head_code: None }
+        Self { state: State::Done, head_code: None, meter: Meter::new(None) }
     }
 
     /// Ends the body with trailers of our own making, and the stream with it.
     fn cut(&mut self, end: impl FnOnce(&mut Following) -> HeaderMap) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Data(mut stream) | State::Trailers(mut stream) => {
+                stream.following.received(self.meter.bytes());
                 Poll::Ready(Some(Ok(Frame::trailers(end(&mut stream.following)))))
             }
             State::Done => Poll::Ready(None),
@@ -67,6 +75,7 @@ impl ResponseBody {
     fn end(&mut self, trailers: Option<HeaderMap>) -> Option<Result<Frame<Bytes>, Infallible>> {
         let code = trailers.as_ref().and_then(wire_status::code).or(self.head_code).unwrap_or(Code::Unknown);
         if let State::Trailers(mut stream) = std::mem::replace(&mut self.state, State::Done) {
+            stream.following.received(self.meter.bytes());
             stream.following.finish(code, trailers.as_ref());
         }
         trailers.map(|trailers| Ok(Frame::trailers(trailers)))
@@ -96,7 +105,10 @@ impl Body for ResponseBody {
         }
         if let State::Data(stream) = &mut this.state {
             match stream.incoming.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Poll::Ready(Some(Ok(data))) => match this.meter.pass(&data) {
+                    Ok(()) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Err(error) => return this.cut(|following| following.end(&too_long(error))),
+                },
                 Poll::Ready(Some(Err(error))) => return this.cut(|following| following.broke(&error)),
                 Poll::Ready(None) => {
                     if let State::Data(stream) = std::mem::replace(&mut this.state, State::Done) {
@@ -121,6 +133,10 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
+}
+
+fn too_long(error: TooLong) -> Status {
+    Status::new(Code::ResourceExhausted, format!("response: {error}"))
 }
 
 impl fmt::Debug for ResponseBody {

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     driver::{Driver, Settings, State},
     report::Report,
+    request::ReplayLimits,
     shared::{Core, Shared},
     snapshot::Snapshot,
 };
@@ -33,6 +34,7 @@ pub struct Builder {
     health_check: Option<HealthCheck>,
     connections: ConnectionSettings,
     progress: ProgressSettings,
+    replays: ReplayLimits,
     seed: Option<u64>,
 }
 
@@ -49,6 +51,7 @@ impl Builder {
             health_check: None,
             connections: ConnectionSettings::default(),
             progress: ProgressSettings::default(),
+            replays: ReplayLimits::default(),
             seed: None,
         }
     }
@@ -114,6 +117,11 @@ impl Builder {
         Self { progress, ..self }
     }
 
+    /// How much of requests is kept for retries and hedges.
+    pub fn replay_limits(self, replays: ReplayLimits) -> Self {
+        Self { replays, ..self }
+    }
+
     /// The seed of every random choice that the channel makes. Default: another one for each channel.
     pub fn seed(self, seed: u64) -> Self {
         Self { seed: Some(seed), ..self }
@@ -128,7 +136,7 @@ impl Builder {
         let balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
         let config = Arc::new(self.config.with_load_balancing(policy));
 
-        let shared = Shared::new(self.target, authority, seed, Snapshot::dormant(Arc::clone(&config)));
+        let shared = Shared::new(self.target, authority, seed, self.replays, Snapshot::dormant(Arc::clone(&config)));
         let shared = Arc::new(shared);
         let (sender, messages) = mpsc::unbounded_channel();
         let report = Arc::new(first_report(&shared, &balancer));

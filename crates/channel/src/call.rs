@@ -1,20 +1,30 @@
-//! A call's life: placed by a picker, tried until an attempt counts, and followed to its last byte.
+//! A call's life: placed by a picker, tried until an attempt counts, and handed to its caller with the response's head.
 
-use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use evenkeel_balance::{
-    Address, Call, Code, Entropy, MethodConfig, Pick, PickArgs, Pushback, Retries, RetryThrottle, Status, Time,
+    Address, Call, Code, Entropy, Failure, Hedges, HedgingPolicy, MethodConfig, Pick, PickArgs, Pushback, Retries,
+    Status, SubchannelId, Time,
 };
 use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, request};
 use http_body::Body;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::{
     body::ResponseBody,
     cascade, deadline,
-    following::{Following, Placed, Sending, explain},
-    request::{Request, SendError},
+    following::{Following, Placed, Record, Sending, explain},
+    overrides::{CallMetadata, Overrides},
+    request::{Cursor, SendError, Source},
     shared::Core,
     snapshot::Snapshot,
     transport::{Connection, Incoming, Outgoing, Purpose, StreamError},
@@ -23,13 +33,8 @@ use crate::{
 
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
-
-/// Overrides, for one call, whether it waits out failing endpoints: put it into the request's extensions.
-///
-/// Without it the service config's `waitForReady` holds, and by default a call fails at once when every endpoint is
-/// out. With it the call waits for one to return, for as long as its deadline lets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitForReady(pub bool);
+/// How often a picker is asked again for an endpoint that has not failed this call yet.
+const OTHER_PICKS: usize = 4;
 
 /// Makes a call from its first byte to its response's head. Whatever fails becomes a response with a gRPC status.
 pub(crate) async fn run<B>(core: Arc<Core>, request: HttpRequest<B>) -> Response<ResponseBody>
@@ -38,123 +43,310 @@ where
     B::Error: fmt::Display,
 {
     let (head, body) = request.into_parts();
-    let mut attempts = Attempts::new(&core, head, body);
-    let deadline = attempts.deadline;
-    let result = match deadline {
+    let attempts = Attempts::new(core, head, body);
+    let result = match attempts.deadline {
         None => attempts.run().await,
-        Some(at) => match tokio::time::timeout_at(core.clock.instant(at), attempts.run()).await {
-            Ok(result) => result,
-            Err(_) => Err(attempts.timed_out()),
-        },
+        Some(at) => {
+            let in_time = tokio::time::timeout_at(attempts.core.clock.instant(at), attempts.run()).await;
+            in_time.unwrap_or_else(|_| Err(attempts.timed_out()))
+        }
     };
-    result.unwrap_or_else(|status| failed(&status))
+    match result {
+        Ok(answer) => attempts.accept(answer),
+        Err(status) => attempts.fail(&status),
+    }
 }
 
-/// A response that is nothing but a status: "Trailers-Only".
-fn failed(status: &Status) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::empty());
-    let headers = response.headers_mut();
-    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    wire_status::write(status, headers);
-    response
-}
-
-/// The attempts of one call.
-struct Attempts<'a, B> {
-    core: &'a Arc<Core>,
+/// The attempts of one call, and what they share. Several may run at a time.
+struct Attempts<B> {
+    core: Arc<Core>,
     head: request::Parts,
-    request: Option<Request<B>>,
-    config: MethodConfig,
+    source: Mutex<Source<B>>,
+    config: Arc<MethodConfig>,
+    overrides: Overrides,
     wait_for_ready: bool,
     deadline: Option<Time>,
-    retries: Retries,
-    /// Whether the one transparent retry that a refusal earns has been made.
-    was_refused: bool,
+    record: Mutex<Record>,
+    span: Span,
     /// Where the last attempt went.
-    peer: Option<Address>,
+    peer: Mutex<Option<Address>>,
+}
+
+/// Where an attempt goes.
+struct Place {
+    snapshot: Arc<Snapshot>,
+    call: Call,
+    connection: Arc<Connection>,
 }
 
 /// What an attempt came to.
+#[allow(clippy::large_enum_variant, reason = "boxing the common case would cost each call an allocation")]
 enum Attempt {
     /// A response that the caller gets.
-    Answer(Response<()>, Progressing),
-    /// No server has processed it.
-    Unprocessed(StreamError),
+    Answer(Answer),
     /// It failed before anything of it reached the caller.
-    Failed(Status, Pushback, Option<Box<(Response<()>, Progressing)>>),
+    Failed(Failed),
 }
 
-/// An attempt under way: its counting in the balancer and its two halves.
-struct Progressing {
+/// A response whose head is there.
+struct Answer {
+    head: Response<()>,
     placed: Placed,
     incoming: Incoming,
-    outgoing: Option<Outgoing>,
+    peer: Address,
+    /// How far the request has been sent, if not to its end.
+    unsent: Option<(Cursor, Outgoing)>,
 }
 
-impl<'a, B> Attempts<'a, B>
+/// An attempt that another one may make good.
+struct Failed {
+    status: Status,
+    pushback: Pushback,
+    /// Which endpoint failed it.
+    subchannel: Option<SubchannelId>,
+    /// The response that says so, if that is how it failed.
+    answer: Option<Box<Answer>>,
+}
+
+/// What came of sending the call on one connection.
+#[allow(clippy::large_enum_variant, reason = "as for `Attempt`")]
+enum Tried {
+    Attempt(Attempt),
+    /// No server has processed it.
+    Unprocessed(StreamError),
+}
+
+impl<B> Attempts<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: fmt::Display,
 {
-    fn new(core: &'a Arc<Core>, mut head: request::Parts, body: B) -> Self {
+    fn new(core: Arc<Core>, mut head: request::Parts, body: B) -> Self {
         core.complete(&mut head);
-        let config = core.snapshot().config.method(head.uri.path()).clone();
+        let path = head.uri.path();
+        let config = Arc::clone(core.snapshot().config.method(path));
+        let span = tracing::debug_span!(
+            target: "evenkeel::call", "call", method = path, target = core.target, status = tracing::field::Empty
+        );
+        let record = Record::new(Arc::clone(&core), core.methods.get(path), span.clone());
         let asked = deadline::timeout(&head.headers);
         let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = [asked, config.timeout, left].into_iter().flatten().min();
         if timeout != asked {
             head.headers.extend(timeout.map(|timeout| (deadline::GRPC_TIMEOUT, deadline::header(timeout))));
         }
-        let wait_for_ready = head.extensions.get::<WaitForReady>().map(|wait| wait.0);
+        let overrides = Overrides::of(&head.extensions);
         Self {
+            source: Mutex::new(Source::new(body, &core.replays)),
+            wait_for_ready: overrides.wait_for_ready.or(config.wait_for_ready).unwrap_or(false),
+            deadline: timeout.map(|timeout| record.started + timeout),
+            record: Mutex::new(record),
+            peer: Mutex::new(None),
             core,
             head,
-            request: Some(Request::new(body)),
-            wait_for_ready: wait_for_ready.or(config.wait_for_ready).unwrap_or(false),
             config,
-            deadline: timeout.map(|timeout| core.clock.now() + timeout),
-            retries: Retries::new(),
-            was_refused: false,
-            peer: None,
+            overrides,
+            span,
         }
     }
 
-    async fn run(&mut self) -> Result<Response<ResponseBody>, Status> {
+    async fn run(&self) -> Result<Answer, Status> {
+        let making = async {
+            match &self.config.hedging {
+                Some(policy) => match self.hedging_delay(policy) {
+                    Some(delay) => self.hedged(policy, delay).await,
+                    None => self.retried().await,
+                },
+                None => self.retried().await,
+            }
+        };
+        making.instrument(self.span.clone()).await
+    }
+
+    /// One attempt after the other (gRFC A6).
+    async fn retried(&self) -> Result<Answer, Status> {
+        let mut retries = Retries::new();
+        let mut failed_on = None;
         loop {
-            let (snapshot, call, connection) = self.place().await?;
-            match self.attempt(&snapshot, call, &connection).await? {
-                Attempt::Answer(head, progressing) => return Ok(self.answer(head, progressing)),
-                Attempt::Unprocessed(error) => self.retry_unprocessed(&error, snapshot.version).await?,
-                Attempt::Failed(status, pushback, answer) => {
-                    let throttle = snapshot.throttle.clone();
-                    match (self.next_delay(&status, pushback, throttle.as_deref()), answer.map(|answer| *answer)) {
-                        (Some(delay), answer) => {
-                            tracing::trace!(target: "evenkeel::call", %status, ?delay, "retrying");
-                            if let Some((head, progressing)) = answer {
-                                progressing.placed.finish(self.core, status.code, Some(head.headers()));
-                            }
-                            tokio::time::sleep(delay).await;
-                        }
-                        (None, Some((head, progressing))) => return Ok(self.answer(head, progressing)),
-                        (None, None) => return Err(status),
+            match self.attempt(retries.previous(), failed_on.as_slice()).await? {
+                Attempt::Answer(answer) => return Ok(answer),
+                Attempt::Failed(failed) => match self.next_delay(&mut retries, &failed) {
+                    Some(delay) => {
+                        tracing::trace!(target: "evenkeel::call", status = %failed.status, ?delay, "retrying");
+                        failed_on = failed.subchannel;
+                        failed.discard();
+                        self.count(|repeats| {
+                            repeats.retries += 1;
+                            repeats.delay += delay;
+                        });
+                        tokio::time::sleep(delay).await;
+                    }
+                    None => return failed.into_result(),
+                },
+            }
+        }
+    }
+
+    /// Whether and when a failed attempt is followed by another.
+    fn next_delay(&self, retries: &mut Retries, failed: &Failed) -> Option<Duration> {
+        let policy = self.config.retry.as_ref()?;
+        let throttle = self.core.snapshot().throttle.clone();
+        let mut entropy = Entropy::new(self.core.random());
+        let delay = retries.after(policy, throttle.as_deref(), failed.status.code, failed.pushback, &mut entropy)?;
+        let in_time = self.deadline.is_none_or(|deadline| self.core.clock.now() + delay < deadline);
+        (in_time && self.source().can_replay()).then_some(delay)
+    }
+
+    /// How long a hedge waits for the attempt before it; `None` where this call is not to be hedged.
+    fn hedging_delay(&self, policy: &HedgingPolicy) -> Option<Duration> {
+        let Some(adaptive) = policy.adaptive else { return Some(policy.delay) };
+        let record = self.record();
+        record.method.hedges.earn(adaptive.extra_load);
+        let learned = record.method.latency.read(adaptive.quantile);
+        // Until something is learned, a delay of 0 would hedge every call.
+        learned.or(Some(policy.delay).filter(|delay| !delay.is_zero())).or(Some(Duration::MAX))
+    }
+
+    /// Several attempts at a time, of which the first good answer counts (gRFC A6).
+    async fn hedged(&self, policy: &HedgingPolicy, delay: Duration) -> Result<Answer, Status> {
+        let mut hedges = Hedges::new(policy, delay, self.core.clock.now());
+        let tried = Mutex::new(Vec::new());
+        let mut running = vec![self.hedge(0, &tried)];
+        loop {
+            let ended = self.next_end(&mut running, &mut hedges).await;
+            let now = self.core.clock.now();
+            let Some((index, result)) = ended else {
+                if hedges.poll_start(now, || self.may_hedge(policy)) {
+                    self.count(|repeats| repeats.hedges += 1);
+                    running.push(self.hedge(hedges.previous(), &tried));
+                }
+                continue;
+            };
+            drop(running.swap_remove(index));
+            match result? {
+                Attempt::Answer(answer) => return Ok(answer),
+                Attempt::Failed(failed) => {
+                    let throttle = self.core.snapshot().throttle.clone();
+                    let (code, pushback) = (failed.status.code, failed.pushback);
+                    match hedges.failed(now, policy, throttle.as_deref(), code, pushback) {
+                        Failure::IsFinal => return failed.into_result(),
+                        Failure::GoesOn => failed.discard(),
                     }
                 }
             }
         }
     }
 
+    fn hedge<'a>(&'a self, previous: u32, tried: &'a Mutex<Vec<SubchannelId>>) -> Hedge<'a> {
+        Box::pin(async move {
+            let attempt = self.attempt_elsewhere(previous, tried).await;
+            if let Ok(Attempt::Answer(answer)) = &attempt {
+                answer.placed.note_latency();
+            }
+            attempt
+        })
+    }
+
+    /// The next attempt that ends, by its place in `running`; `None` when another one is due.
+    async fn next_end(&self, running: &mut Vec<Hedge<'_>>, hedges: &mut Hedges) -> Option<(usize, AttemptResult)> {
+        let next_at = hedges.next_at();
+        let due = async {
+            match next_at {
+                Some(at) => tokio::time::sleep_until(self.core.clock.instant(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut due = pin!(due);
+        let mut only = false;
+        let next = poll_fn(|cx| {
+            let mut index = 0;
+            while index < running.len() {
+                let polled = running[index].as_mut().poll(cx);
+                // It has sent more than can be kept for the others.
+                if running.len() > 1 && !self.source().can_replay() {
+                    let last = running.swap_remove(index);
+                    *running = vec![last];
+                    (index, only) = (0, true);
+                }
+                if let Poll::Ready(result) = polled {
+                    return Poll::Ready(Some((index, result)));
+                }
+                index += 1;
+            }
+            due.as_mut().poll(cx).map(|()| None)
+        });
+        let next = next.await;
+        if only {
+            hedges.commit();
+        }
+        next
+    }
+
+    fn may_hedge(&self, policy: &HedgingPolicy) -> bool {
+        let throttle = self.core.snapshot().throttle.clone();
+        self.source().can_replay()
+            && throttle.is_none_or(|throttle| throttle.allows())
+            && (policy.adaptive.is_none() || self.record().method.hedges.spend())
+    }
+
+    /// An attempt on another endpoint than those of `tried`, if there is one; it is added to them.
+    async fn attempt_elsewhere(&self, previous: u32, tried: &Mutex<Vec<SubchannelId>>) -> AttemptResult {
+        let avoided = lock(tried).clone();
+        self.attempt_noting(previous, &avoided, |subchannel| lock(tried).push(subchannel)).await
+    }
+
+    /// One attempt, on another endpoint than `avoided` if there is one. It goes out again as long as no server has
+    /// processed it: once where it was refused, and always where its connection is over, since the next one is another
+    /// (connections that carry nothing back off, so this ends).
+    async fn attempt(&self, previous: u32, avoided: &[SubchannelId]) -> AttemptResult {
+        self.attempt_noting(previous, avoided, |_| {}).await
+    }
+
+    async fn attempt_noting(
+        &self,
+        previous: u32,
+        avoided: &[SubchannelId],
+        note: impl Fn(SubchannelId) + Send,
+    ) -> AttemptResult {
+        let mut was_refused = false;
+        loop {
+            let place = self.place(avoided).await?;
+            note(place.call.subchannel());
+            let version = place.snapshot.version;
+            let error = match self.try_on(place, previous).await? {
+                Tried::Attempt(attempt) => return Ok(attempt),
+                Tried::Unprocessed(error) => error,
+            };
+            let may_retry = match error {
+                StreamError::NotSent | StreamError::LeftBehind => true,
+                StreamError::Refused => !std::mem::replace(&mut was_refused, true),
+                _ => false,
+            };
+            if !may_retry || !self.source().can_replay() {
+                return Err(error.status(&self.peer_name()));
+            }
+            self.count(|repeats| repeats.transparent += 1);
+            if error != StreamError::Refused {
+                // The connection is closing: placing the call by the same snapshot could find it again.
+                self.core.newer_than(version).await?;
+            }
+        }
+    }
+
     /// Waits until the picker places the call on a connection that takes it.
-    async fn place(&mut self) -> Result<(Arc<Snapshot>, Call, Arc<Connection>), Status> {
+    async fn place(&self, avoided: &[SubchannelId]) -> Result<Place, Status> {
         loop {
             let snapshot = self.core.snapshot();
-            let args = PickArgs::new(self.core.clock.now(), self.core.random(), self.head.uri.path());
-            let pick = snapshot.update.picker.pick(&args);
+            let pick = match &self.overrides.pinned {
+                Some(pinned) => snapshot.pinned(&pinned.0),
+                None => self.pick(&snapshot, avoided),
+            };
             if pick.exits_idle() {
                 self.core.exit_idle();
             }
             match pick {
                 Pick::Call(call) => match snapshot.connection(call.subchannel()) {
-                    Some(connection) => return Ok((snapshot, call, connection)),
+                    Some(connection) => return Ok(Place { snapshot, call, connection }),
                     // It closed a moment ago; the next snapshot knows.
                     None => call.withdraw(),
                 },
@@ -165,96 +357,105 @@ where
         }
     }
 
-    async fn attempt(&mut self, snapshot: &Snapshot, call: Call, connection: &Connection) -> Result<Attempt, Status> {
-        self.peer = Some(connection.peer().clone());
-        let started = self.core.clock.now();
-        let placed = Placed { call, started, throttle: snapshot.throttle.clone() };
-        let Some(mut request) = self.request.take() else {
-            return Err(Status::new(Code::Internal, "the request was handed on already"));
-        };
-        let opened = connection.open(self.attempt_head(), request.is_empty(), Purpose::Call).await;
+    fn pick(&self, snapshot: &Snapshot, avoided: &[SubchannelId]) -> Pick {
+        let metadata = CallMetadata(&self.head.headers);
+        let args = PickArgs::new(self.core.clock.now(), self.core.random(), self.head.uri.path());
+        let mut args = args.with_metadata(&metadata);
+        args.hash_key = self.overrides.hash_key();
+        let mut pick = snapshot.update.picker.pick(&args);
+        for _ in 0..OTHER_PICKS {
+            match pick {
+                Pick::Call(call) if avoided.contains(&call.subchannel()) => call.withdraw(),
+                other => return other,
+            }
+            args.entropy = self.core.random();
+            pick = snapshot.update.picker.pick(&args);
+        }
+        pick
+    }
+
+    async fn try_on(&self, place: Place, previous: u32) -> Result<Tried, Status> {
+        let Place { snapshot, call, connection } = place;
+        let peer = connection.peer();
+        *lock(&self.peer) = Some(peer.clone());
+        let span = tracing::debug_span!(
+            target: "evenkeel::call", "attempt", endpoint = %peer, previous, status = tracing::field::Empty
+        );
+        let method = Arc::clone(&self.record().method);
+        let placed = Placed::new(Arc::clone(&self.core), method, call, snapshot.throttle.clone(), span.clone());
+        self.send(placed, &connection, previous).instrument(span).await
+    }
+
+    /// Sends the request until the response's head is there.
+    async fn send(&self, mut placed: Placed, connection: &Connection, previous: u32) -> Result<Tried, Status> {
+        let is_empty = self.source().is_empty();
+        let opened = connection.open(self.attempt_head(previous), is_empty, Purpose::Call).await;
         let (mut outgoing, mut incoming) = match opened {
             Ok(halves) => halves,
             Err(error) => {
-                placed.call.withdraw();
-                self.request = Some(request);
-                return Ok(Attempt::Unprocessed(error));
+                placed.withdraw();
+                return Ok(Tried::Unprocessed(error));
             }
         };
-        let (head, sent) = exchange(&mut request, &mut outgoing, &mut incoming).await;
-        self.request = Some(request);
+        let mut cursor = Cursor::new(self.config.max_request_bytes);
+        let (head, is_sent) = self.exchange(&mut cursor, &mut outgoing, &mut incoming, is_empty).await;
+        placed.sent(cursor.sent());
         match head {
-            Ok(head) => Ok(judge(head, Progressing { placed, incoming, outgoing: (!sent).then_some(outgoing) })),
-            Err(Broken::Request(error)) => {
-                Err(Status::new(Code::Cancelled, format!("the request's body failed: {error}")))
+            Ok(head) => {
+                let unsent = (!is_sent).then_some((cursor, outgoing));
+                let peer = connection.peer().clone();
+                Ok(Tried::Attempt(judge(Answer { head, placed, incoming, peer, unsent })))
+            }
+            Err(Broken::Request(status)) => {
+                placed.finish(status.code, None);
+                Err(status)
             }
             Err(Broken::Stream(error @ (StreamError::NotSent | StreamError::LeftBehind | StreamError::Refused))) => {
-                placed.call.withdraw();
-                Ok(Attempt::Unprocessed(error))
+                placed.withdraw();
+                Ok(Tried::Unprocessed(error))
             }
             Err(Broken::Stream(error)) => {
                 let status = explain(&error, connection.peer(), self.deadline, self.core.clock.now());
-                placed.finish(self.core, status.code, None);
-                Ok(Attempt::Failed(status, Pushback::None, None))
+                let subchannel = placed.subchannel();
+                placed.finish(status.code, None);
+                Ok(Tried::Attempt(Attempt::Failed(Failed {
+                    status,
+                    pushback: Pushback::None,
+                    subchannel,
+                    answer: None,
+                })))
             }
         }
     }
 
-    /// Whether and when a failed attempt is followed by another.
-    fn next_delay(
-        &mut self,
-        status: &Status,
-        pushback: Pushback,
-        throttle: Option<&RetryThrottle>,
-    ) -> Option<Duration> {
-        let policy = self.config.retry.as_ref()?;
-        let mut entropy = Entropy::new(self.core.random());
-        let delay = self.retries.after(policy, throttle, status.code, pushback, &mut entropy)?;
-        let in_time = self.deadline.is_none_or(|deadline| self.core.clock.now() + delay < deadline);
-        (in_time && self.request.as_mut().is_some_and(Request::rewind)).then_some(delay)
-    }
-
-    /// A call that no server has processed goes out again at once: once where it was refused, and always where its
-    /// connection is over, since the next one is another (connections that carry nothing back off, so this ends).
-    async fn retry_unprocessed(&mut self, error: &StreamError, version: u64) -> Result<(), Status> {
-        let may_retry = match error {
-            StreamError::NotSent | StreamError::LeftBehind => true,
-            StreamError::Refused => !std::mem::replace(&mut self.was_refused, true),
-            _ => false,
-        };
-        if !may_retry || !self.request.as_mut().is_some_and(Request::rewind) {
-            return Err(error.status(&self.peer_name()));
-        }
-        match error {
-            // The connection is closing: placing the call by the same snapshot could find it again.
-            StreamError::NotSent | StreamError::LeftBehind => self.core.newer_than(version).await,
-            _ => Ok(()),
-        }
-    }
-
-    fn answer(&mut self, head: Response<()>, progressing: Progressing) -> Response<ResponseBody> {
-        let Progressing { placed, incoming, outgoing } = progressing;
-        let sending = match (outgoing, self.request.take()) {
-            (Some(outgoing), Some(mut request)) => {
-                request.commit();
-                Some(Sending::start(request, outgoing))
+    /// Sends the request until the response's head is there; says too whether all of it was sent by then.
+    async fn exchange(
+        &self,
+        cursor: &mut Cursor,
+        outgoing: &mut Outgoing,
+        incoming: &mut Incoming,
+        is_empty: bool,
+    ) -> (Result<Response<()>, Broken>, bool) {
+        let mut is_sent = is_empty;
+        let head = poll_fn(|cx| {
+            if !is_sent && let Poll::Ready(end) = self.source().poll_send(cx, cursor, outgoing) {
+                is_sent = true;
+                if let Err(status) = request_status(end) {
+                    return Poll::Ready(Err(Broken::Request(status)));
+                }
             }
-            _ => None,
-        };
-        let deadline = self.deadline.map(|at| self.core.clock.instant(at));
-        let following = Following::new(Arc::clone(self.core), placed, sending, self.peer.clone(), self.deadline);
-        let (head, ()) = head.into_parts();
-        let body = ResponseBody::new(incoming, following, &head.headers, deadline);
-        Response::from_parts(head, body)
+            incoming.poll_head(cx).map_err(Broken::Stream)
+        });
+        let head = head.await;
+        (head, is_sent)
     }
 
     /// The request's head for the connection, with what only this attempt knows.
-    fn attempt_head(&self) -> HttpRequest<()> {
+    fn attempt_head(&self, previous: u32) -> HttpRequest<()> {
         let mut head = HttpRequest::new(());
         *head.method_mut() = self.head.method.clone();
         *head.uri_mut() = self.head.uri.clone();
         *head.headers_mut() = self.head.headers.clone();
-        let previous = self.retries.previous();
         if previous > 0 {
             head.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
             if let Some(deadline) = self.deadline {
@@ -265,8 +466,34 @@ where
         head
     }
 
+    /// Hands the response to the caller; the call goes on in its body.
+    fn accept(self, answer: Answer) -> Response<ResponseBody> {
+        let Answer { head, placed, incoming, peer, unsent } = answer;
+        let mut source = into_inner(self.source);
+        let sending = unsent.map(|(mut cursor, outgoing)| {
+            source.commit(&mut cursor);
+            Sending::start(source, cursor, outgoing)
+        });
+        let deadline = self.deadline.map(|at| self.core.clock.instant(at));
+        let record = into_inner(self.record);
+        let following = Following::new(self.core, placed, record, sending, peer, self.deadline);
+        let (head, ()) = head.into_parts();
+        let body = ResponseBody::new(incoming, following, &head.headers, self.config.max_response_bytes, deadline);
+        Response::from_parts(head, body)
+    }
+
+    /// A response that is nothing but a status: "Trailers-Only".
+    fn fail(self, status: &Status) -> Response<ResponseBody> {
+        into_inner(self.record).finish(status.code);
+        let mut response = Response::new(ResponseBody::empty());
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        wire_status::write(status, headers);
+        response
+    }
+
     fn timed_out(&self) -> Status {
-        let where_ = self.peer.as_ref().map_or_else(
+        let where_ = lock(&self.peer).as_ref().map_or_else(
             || format!("waiting for an endpoint of {}", self.core.target),
             |peer| format!("waiting for {peer}"),
         );
@@ -274,51 +501,74 @@ where
     }
 
     fn peer_name(&self) -> String {
-        self.peer.as_ref().map_or_else(|| self.core.target.clone(), ToString::to_string)
+        lock(&self.peer).as_ref().map_or_else(|| self.core.target.clone(), ToString::to_string)
+    }
+
+    fn source(&self) -> MutexGuard<'_, Source<B>> {
+        lock(&self.source)
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        lock(&self.record)
+    }
+
+    fn count(&self, change: impl FnOnce(&mut crate::method::Repeats)) {
+        change(&mut self.record().repeats);
+    }
+}
+
+type AttemptResult = Result<Attempt, Status>;
+type Hedge<'a> = Pin<Box<dyn Future<Output = AttemptResult> + Send + 'a>>;
+
+impl Failed {
+    /// Another attempt takes its place.
+    fn discard(self) {
+        if let Some(answer) = self.answer {
+            answer.placed.finish(self.status.code, Some(answer.head.headers()));
+        }
+    }
+
+    /// It is what the caller gets.
+    fn into_result(self) -> Result<Answer, Status> {
+        self.answer.map_or(Err(self.status), |answer| Ok(*answer))
     }
 }
 
 /// Why an attempt has no response.
 enum Broken {
-    /// The caller's own body failed.
-    Request(String),
+    /// The request itself cannot be sent.
+    Request(Status),
     Stream(StreamError),
 }
 
-/// Sends the request until the response's head is there; says too whether all of it was sent by then.
-async fn exchange<B>(
-    request: &mut Request<B>,
-    outgoing: &mut Outgoing,
-    incoming: &mut Incoming,
-) -> (Result<Response<()>, Broken>, bool)
-where
-    B: Body<Data = Bytes>,
-    B::Error: fmt::Display,
-{
-    let mut sent = request.is_empty();
-    let head = poll_fn(|cx| {
-        if !sent && let Poll::Ready(end) = request.poll_send(cx, outgoing) {
-            sent = true;
-            // A stream that takes no more shows in the response.
-            if let Err(SendError::Body(error)) = end {
-                return Poll::Ready(Err(Broken::Request(error)));
-            }
-        }
-        incoming.poll_head(cx).map_err(Broken::Stream)
-    });
-    let head = head.await;
-    (head, sent)
+fn request_status(end: Result<(), SendError>) -> Result<(), Status> {
+    match end {
+        // A stream that takes no more shows in the response.
+        Ok(()) | Err(SendError::Stream) => Ok(()),
+        Err(SendError::Body(error)) => Err(Status::new(Code::Cancelled, format!("the request's body failed: {error}"))),
+        Err(SendError::TooLong(error)) => Err(Status::new(Code::ResourceExhausted, format!("request: {error}"))),
+    }
 }
 
 /// A response's head commits the call, unless it is the whole response and a failure that may be retried.
-fn judge(head: Response<()>, progressing: Progressing) -> Attempt {
-    let code = wire_status::code(head.headers()).filter(|_| progressing.incoming.is_end());
+fn judge(answer: Answer) -> Attempt {
+    let code = wire_status::code(answer.head.headers()).filter(|_| answer.incoming.is_end());
     match code {
         Some(code) if code != Code::Ok => {
-            let pushback = Pushback::parse(head.headers().get(&PUSHBACK).map(HeaderValue::as_bytes));
+            let pushback = Pushback::parse(answer.head.headers().get(&PUSHBACK).map(HeaderValue::as_bytes));
+            let subchannel = answer.placed.subchannel();
             let status = Status::new(code, "");
-            Attempt::Failed(status, pushback, Some(Box::new((head, progressing))))
+            Attempt::Failed(Failed { status, pushback, subchannel, answer: Some(Box::new(answer)) })
         }
-        _ => Attempt::Answer(head, progressing),
+        _ => Attempt::Answer(answer),
     }
+}
+
+/// A panic elsewhere leaves nothing half-done behind these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn into_inner<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

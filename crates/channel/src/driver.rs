@@ -122,7 +122,8 @@ impl Driver {
                 if self.state.attempts.remove(&id).is_none() {
                     return connection.close();
                 }
-                self.state.connections.insert(id, connection);
+                let load = self.balancer.load(id.subchannel).unwrap_or_default();
+                self.state.connections.insert(id, connection, load);
                 self.state.stale = true;
                 Input::Connected(id)
             }

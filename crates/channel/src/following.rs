@@ -1,27 +1,29 @@
-//! A call from its response's head to its last byte: what must happen when it ends, however it ends.
+//! What must happen when a call or an attempt of one ends, however it ends.
 
-use std::{fmt, future::poll_fn, pin::pin, sync::Arc};
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
-use evenkeel_balance::{Address, Call, Code, Outcome, RetryThrottle, Status, Time};
+use evenkeel_balance::{Address, Call, Code, Outcome, RetryThrottle, Status, SubchannelId, Time};
 use http::HeaderMap;
 use http_body::Body;
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use crate::{
     load_report,
-    request::{Request, SendError},
-    shared::{Core, Shared},
+    method::{AttemptCost, Method, Repeats},
+    request::{Cursor, SendError, Source},
+    shared::Core,
     transport::{Outgoing, StreamError},
     wire_status,
 };
-
-/// A call on an endpoint.
-pub(crate) struct Placed {
-    pub(crate) call: Call,
-    pub(crate) started: Time,
-    pub(crate) throttle: Option<Arc<RetryThrottle>>,
-}
 
 /// The status of a call whose stream broke. A server that keeps the deadline too may end the stream a moment before our
 /// own timer does: that is the deadline, and not a cancellation.
@@ -33,27 +35,128 @@ pub(crate) fn explain(error: &StreamError, peer: &impl fmt::Display, deadline: O
     status
 }
 
+/// A call, from its beginning to its end: then its figures are recorded. Dropped before that, it was cancelled.
+pub(crate) struct Record {
+    core: Arc<Core>,
+    pub(crate) method: Arc<Method>,
+    pub(crate) started: Time,
+    pub(crate) repeats: Repeats,
+    span: Span,
+    has_ended: bool,
+}
+
+impl Record {
+    pub(crate) fn new(core: Arc<Core>, method: Arc<Method>, span: Span) -> Self {
+        let started = core.clock.now();
+        Self { core, method, started, repeats: Repeats::default(), span, has_ended: false }
+    }
+
+    pub(crate) fn finish(mut self, code: Code) {
+        self.end(code);
+    }
+
+    fn end(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.span.record("status", code.name());
+            self.method.call_ended(code, self.core.clock.now().since(self.started), &self.repeats);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}
+
+/// An attempt on an endpoint, counted there until it ends. Dropped before that, it was cancelled.
+pub(crate) struct Placed {
+    core: Arc<Core>,
+    method: Arc<Method>,
+    /// Present until the attempt ends.
+    call: Option<Call>,
+    throttle: Option<Arc<RetryThrottle>>,
+    started: Time,
+    span: Span,
+    sent: u64,
+    received: u64,
+}
+
 impl Placed {
-    /// Tells the balancer, and the retry throttle, how the call ended. The server's load report is in `trailers`.
-    pub(crate) fn finish(self, shared: &Shared, code: Code, trailers: Option<&HeaderMap>) {
-        if let Some(throttle) = self.throttle.filter(|_| code == Code::Ok) {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        method: Arc<Method>,
+        call: Call,
+        throttle: Option<Arc<RetryThrottle>>,
+        span: Span,
+    ) -> Self {
+        method.attempt_started();
+        let started = core.clock.now();
+        Self { core, method, call: Some(call), throttle, started, span, sent: 0, received: 0 }
+    }
+
+    /// Which endpoint it is on; `None` once it has ended.
+    pub(crate) fn subchannel(&self) -> Option<SubchannelId> {
+        self.call.as_ref().map(Call::subchannel)
+    }
+
+    /// So many bytes of messages were sent.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.sent = bytes;
+    }
+
+    /// What the method's calls take to answer is measured by this one.
+    pub(crate) fn note_latency(&self) {
+        self.method.latency.record(self.core.clock.now().since(self.started));
+    }
+
+    /// No server has seen it: the endpoint's figures forget it.
+    pub(crate) fn withdraw(mut self) {
+        if let Some(call) = self.call.take() {
+            call.withdraw();
+            self.record(Code::Unavailable, self.core.clock.now());
+        }
+    }
+
+    /// Tells the balancer and the retry throttle how it ended. The server's load report is in `trailers`.
+    pub(crate) fn finish(mut self, code: Code, trailers: Option<&HeaderMap>) {
+        self.end(code, trailers);
+    }
+
+    fn end(&mut self, code: Code, trailers: Option<&HeaderMap>) {
+        let Some(call) = self.call.take() else { return };
+        if let Some(throttle) = self.throttle.as_ref().filter(|_| code == Code::Ok) {
             throttle.succeeded();
         }
-        let now = shared.clock.now();
+        let now = self.core.clock.now();
+        self.record(code, now);
         let mut outcome = Outcome::new(code).after(now.since(self.started)).at(now);
-        if self.call.wants_report() {
+        if call.wants_report() {
             outcome.report = trailers.and_then(load_report::in_trailers).map(Arc::new);
         }
-        self.call.finish(&outcome);
+        call.finish(&outcome);
+    }
+
+    fn record(&self, code: Code, now: Time) {
+        self.span.record("status", code.name());
+        let cost = AttemptCost { duration: now.since(self.started), sent: self.sent, received: self.received };
+        self.method.attempt_ended(code, &cost);
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled, None);
     }
 }
 
 /// What a response's body needs to see its call to the end.
 pub(crate) struct Following {
     core: Arc<Core>,
-    placed: Option<Placed>,
+    /// Present until the call ends.
+    placed: Option<(Placed, Record)>,
     sending: Option<Sending>,
-    peer: Option<Address>,
+    peer: Address,
     deadline: Option<Time>,
 }
 
@@ -61,42 +164,55 @@ impl Following {
     pub(crate) fn new(
         core: Arc<Core>,
         placed: Placed,
+        record: Record,
         sending: Option<Sending>,
-        peer: Option<Address>,
+        peer: Address,
         deadline: Option<Time>,
     ) -> Self {
-        Self { core, placed: Some(placed), sending, peer, deadline }
+        Self { core, placed: Some((placed, record)), sending, peer, deadline }
+    }
+
+    /// So many bytes of messages have come in.
+    pub(crate) fn received(&mut self, bytes: u64) {
+        if let Some((placed, _)) = &mut self.placed {
+            placed.received = bytes;
+        }
     }
 
     /// The call has ended with `code`. Later calls of this change nothing.
     pub(crate) fn finish(&mut self, code: Code, trailers: Option<&HeaderMap>) {
-        self.sending = None;
-        if let Some(placed) = self.placed.take() {
-            placed.finish(&self.core, code, trailers);
+        let sending = self.sending.take();
+        if let Some((mut placed, record)) = self.placed.take() {
+            if let Some(sending) = sending {
+                placed.sent(sending.sent());
+            }
+            placed.finish(code, trailers);
+            record.finish(code);
         }
     }
 
     /// The stream broke off: what the caller is told, as trailers.
     pub(crate) fn broke(&mut self, error: &StreamError) -> HeaderMap {
-        let status = explain(error, &self.peer_name(), self.deadline, self.core.clock.now());
-        self.end(&status)
+        self.end(&explain(error, &self.peer, self.deadline, self.core.clock.now()))
     }
 
     /// The deadline has passed.
     pub(crate) fn timed_out(&mut self) -> HeaderMap {
-        let peer = self.peer_name();
-        self.end(&Status::new(Code::DeadlineExceeded, format!("deadline exceeded while reading from {peer}")))
+        self.end(&Status::new(Code::DeadlineExceeded, format!("deadline exceeded while reading from {}", self.peer)))
     }
 
-    fn end(&mut self, status: &Status) -> HeaderMap {
+    /// The call ends with a status of our own.
+    pub(crate) fn end(&mut self, status: &Status) -> HeaderMap {
         self.finish(status.code, None);
         let mut trailers = HeaderMap::new();
         wire_status::write(status, &mut trailers);
         trailers
     }
+}
 
-    fn peer_name(&self) -> String {
-        self.peer.as_ref().map_or_else(|| self.core.target.clone(), ToString::to_string)
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.finish(Code::Cancelled, None);
     }
 }
 
@@ -109,34 +225,47 @@ impl fmt::Debug for Following {
 /// A request that is still being sent. Dropped with its call, so that neither outlives the other: a caller's body may
 /// stay silent for ever, and the stream is only cancelled once both of its halves are gone.
 #[derive(Debug)]
-pub(crate) struct Sending(AbortHandle);
+pub(crate) struct Sending {
+    task: AbortHandle,
+    sent: Arc<AtomicU64>,
+}
 
 impl Sending {
-    pub(crate) fn start<B>(request: Request<B>, outgoing: Outgoing) -> Self
+    pub(crate) fn start<B>(source: Source<B>, cursor: Cursor, outgoing: Outgoing) -> Self
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: fmt::Display,
     {
-        Self(tokio::spawn(send_rest(request, outgoing)).abort_handle())
+        let sent = Arc::new(AtomicU64::new(cursor.sent()));
+        let task = tokio::spawn(send_rest(source, cursor, outgoing, Arc::clone(&sent)));
+        Self { task: task.abort_handle(), sent }
+    }
+
+    /// Bytes of messages so far.
+    fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
 /// Sends what is left of a streaming request while its response is already being read.
-async fn send_rest<B>(request: Request<B>, mut outgoing: Outgoing)
+async fn send_rest<B>(mut source: Source<B>, mut cursor: Cursor, mut outgoing: Outgoing, counted: Arc<AtomicU64>)
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: fmt::Display,
 {
-    let mut request = pin!(request);
-    let sent = poll_fn(|cx| request.as_mut().get_mut().poll_send(cx, &mut outgoing)).await;
+    let sent = poll_fn(|cx| {
+        let polled = source.poll_send(cx, &mut cursor, &mut outgoing);
+        counted.store(cursor.sent(), Relaxed);
+        polled
+    });
     // A stream that takes no more shows in the response; a request that breaks off must not look complete.
-    if let Err(SendError::Body(_)) = sent {
+    if let Err(SendError::Body(_) | SendError::TooLong(_)) = sent.await {
         outgoing.cancel();
     }
 }

@@ -69,6 +69,69 @@ impl Messages {
     }
 }
 
+/// Follows the messages of one direction of a call as they pass: how many bytes they have, and whether one has too
+/// many. It keeps none.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    limit: Option<u64>,
+    bytes: u64,
+    /// Of the message that is passing.
+    left: u64,
+    prefix: [u8; PREFIX],
+    filled: usize,
+}
+
+/// A message is longer than its method allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message of {length} bytes is longer than the {limit} that the service config allows")]
+pub(crate) struct TooLong {
+    length: u64,
+    limit: u64,
+}
+
+impl Meter {
+    /// Messages longer than `limit` bytes are refused.
+    pub(crate) fn new(limit: Option<u64>) -> Self {
+        Self { limit, bytes: 0, left: 0, prefix: [0; PREFIX], filled: 0 }
+    }
+
+    /// Bytes of messages so far, without their framing.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes in the next bytes of the stream.
+    pub(crate) fn pass(&mut self, mut data: &[u8]) -> Result<(), TooLong> {
+        while !data.is_empty() {
+            if self.left == 0 {
+                let (part, rest) = data.split_at(data.len().min(PREFIX - self.filled));
+                self.prefix[self.filled..self.filled + part.len()].copy_from_slice(part);
+                self.filled += part.len();
+                data = rest;
+                if self.filled == PREFIX {
+                    self.begin()?;
+                }
+                continue;
+            }
+            let part = data.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= part as u64;
+            self.bytes += part as u64;
+            data = &data[part..];
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), TooLong> {
+        let [_, a, b, c, d] = self.prefix;
+        let length = u64::from(u32::from_be_bytes([a, b, c, d]));
+        (self.filled, self.left) = (0, length);
+        match self.limit {
+            Some(limit) if length > limit => Err(TooLong { length, limit }),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +150,19 @@ mod tests {
                 assert!(piece.is_empty());
             }
             assert_eq!(found, [&b"one"[..], b"", &[7; 300]], "in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_meter_counts_messages_and_sees_the_first_that_is_too_long() {
+        let whole = [&frame(b"one")[..], &frame(b""), &frame(&[7; 300])].concat();
+        for step in 1..whole.len() {
+            let mut meter = Meter::new(Some(300));
+            assert!(whole.chunks(step).all(|piece| meter.pass(piece).is_ok()));
+            assert_eq!(meter.bytes(), 303, "in steps of {step}");
+            let mut strict = Meter::new(Some(299));
+            let refused = whole.chunks(step).find_map(|piece| strict.pass(piece).err());
+            assert_eq!(refused, Some(TooLong { length: 300, limit: 299 }));
         }
     }
 

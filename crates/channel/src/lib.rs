@@ -22,7 +22,9 @@ mod health_watch;
 mod load_report;
 mod load_watch;
 mod message;
+mod method;
 mod metrics;
+mod overrides;
 mod report;
 mod request;
 mod server_stream;
@@ -33,11 +35,12 @@ mod wire_status;
 
 pub use body::ResponseBody;
 pub use builder::{BuildError, Builder};
-pub use call::WaitForReady;
 pub use cascade::{DeadlineBody, DeadlineFuture, DeadlineLayer, WithDeadline};
 pub use channel::Channel;
 pub use explain::Explanation;
+pub use overrides::{HashKey, PinnedTo, WaitForReady};
 pub use report::Report;
+pub use request::ReplayLimits;
 
 pub use evenkeel_balance as balance;
 pub use evenkeel_naming as naming;

@@ -10,7 +10,14 @@ use evenkeel_balance::{Input, Status};
 use http::{Uri, header, request, uri};
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
-use crate::{clock::Clock, message::Message, report::Report, snapshot::Snapshot};
+use crate::{
+    clock::Clock,
+    message::Message,
+    method::Methods,
+    report::Report,
+    request::{ReplayLimits, ReplayMemory},
+    snapshot::Snapshot,
+};
 
 /// What calls work with: the data plane's side of a channel.
 pub(crate) struct Core {
@@ -25,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) target: String,
     pub(crate) authority: uri::Authority,
     pub(crate) clock: Clock,
+    pub(crate) methods: Methods,
+    pub(crate) replays: Arc<ReplayMemory>,
     seed: u64,
     draws: AtomicU64,
     snapshot: ArcSwap<Snapshot>,
@@ -48,10 +57,17 @@ impl Core {
 }
 
 impl Shared {
-    pub(crate) fn new(target: String, authority: uri::Authority, seed: u64, first: Snapshot) -> Self {
+    pub(crate) fn new(
+        target: String,
+        authority: uri::Authority,
+        seed: u64,
+        replays: ReplayLimits,
+        first: Snapshot,
+    ) -> Self {
         let snapshot = ArcSwap::from_pointee(first);
         let (clock, draws, version) = (Clock::start(), AtomicU64::new(0), watch::Sender::new(0));
-        Self { target, authority, clock, seed, draws, snapshot, version }
+        let (methods, replays) = (Methods::new(&target), Arc::new(ReplayMemory::new(replays)));
+        Self { target, authority, clock, methods, replays, seed, draws, snapshot, version }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

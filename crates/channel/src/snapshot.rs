@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
-use evenkeel_balance::{Balancer, ConnectionId, RetryThrottle, ServiceConfig, SubchannelId, Update};
+use evenkeel_balance::{
+    Address, Balancer, ConnectionId, Connectivity, Load, Pick, RetryThrottle, Route, ServiceConfig, Status,
+    SubchannelId, Update,
+};
 
 use crate::transport::Connection;
 
@@ -31,6 +34,20 @@ impl Snapshot {
         Self { version, update, config, throttle, connections }
     }
 
+    /// Places a call on the endpoint at `address`, whatever the policy says. It takes time in proportion to the number
+    /// of endpoints.
+    pub(crate) fn pinned(&self, address: &Address) -> Pick {
+        let found = self.connections.iter().find(|live| live.connection.peer() == address);
+        match found.filter(|live| !live.connection.is_closed()) {
+            Some(live) => Pick::Call(Arc::new(Route::new(live.id.subchannel, Arc::clone(&live.load), None)).call()),
+            None if self.update.connectivity == Connectivity::Idle => Pick::Idle,
+            None if self.update.connectivity == Connectivity::Connecting => Pick::Queue,
+            None => {
+                Pick::Fail(Status::unavailable(format!("{address}: the call is pinned to it, and it is not connected")))
+            }
+        }
+    }
+
     /// The connection of a subchannel, if it still takes calls.
     pub(crate) fn connection(&self, id: SubchannelId) -> Option<Arc<Connection>> {
         self.connections.get(id).filter(|connection| !connection.is_closed()).map(Arc::clone)
@@ -40,26 +57,39 @@ impl Snapshot {
 /// The live connections of a channel, by subchannel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connections {
-    slots: Vec<Option<(ConnectionId, Arc<Connection>)>>,
+    slots: Vec<Option<Live>>,
+}
+
+/// A live connection.
+#[derive(Clone, Debug)]
+struct Live {
+    id: ConnectionId,
+    connection: Arc<Connection>,
+    /// What its subchannel carries.
+    load: Arc<Load>,
 }
 
 impl Connections {
-    pub(crate) fn insert(&mut self, id: ConnectionId, connection: Arc<Connection>) {
+    pub(crate) fn insert(&mut self, id: ConnectionId, connection: Arc<Connection>, load: Arc<Load>) {
         let slot = id.subchannel.slot();
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, None);
         }
-        self.slots[slot] = Some((id, connection));
+        self.slots[slot] = Some(Live { id, connection, load });
     }
 
     /// Takes out this very connection; one that has replaced it stays.
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Arc<Connection>> {
         let slot = self.slots.get_mut(id.subchannel.slot())?;
-        slot.take_if(|(present, _)| *present == id).map(|(_, connection)| connection)
+        slot.take_if(|live| live.id == id).map(|live| live.connection)
     }
 
     pub(crate) fn get(&self, subchannel: SubchannelId) -> Option<&Arc<Connection>> {
-        let (id, connection) = self.slots.get(subchannel.slot())?.as_ref()?;
-        (id.subchannel == subchannel).then_some(connection)
+        let live = self.slots.get(subchannel.slot())?.as_ref()?;
+        (live.id.subchannel == subchannel).then_some(&live.connection)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Live> {
+        self.slots.iter().flatten()
     }
 }

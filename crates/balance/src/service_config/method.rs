@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
@@ -69,10 +69,10 @@ pub struct AdaptiveHedging {
 /// Method configs by the names they apply to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Methods {
-    configs: Vec<MethodConfig>,
+    configs: Vec<Arc<MethodConfig>>,
     /// `/service/method`, `/service/` or nothing at all to a place in `configs`.
     by_name: BTreeMap<String, usize>,
-    none: MethodConfig,
+    none: Arc<MethodConfig>,
 }
 
 impl Methods {
@@ -94,11 +94,11 @@ impl Methods {
                 return Err(ConfigError::new(at, "is named by another entry too"));
             }
         }
-        self.configs.push(raw.check()?);
+        self.configs.push(Arc::new(raw.check()?));
         Ok(())
     }
 
-    pub(super) fn get(&self, path: &str) -> &MethodConfig {
+    pub(super) fn get(&self, path: &str) -> &Arc<MethodConfig> {
         let service = path.rfind('/').map_or(path, |slash| &path[..=slash]);
         let index = [path, service, ""].into_iter().find_map(|name| self.by_name.get(name));
         index.map_or(&self.none, |&index| &self.configs[index])
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(config.method("/a.B/C").wait_for_ready, Some(true));
         assert_eq!(config.method("/a.B/D").timeout.unwrap().as_secs(), 2);
         assert_eq!(config.method("/x.Y/Z").timeout.unwrap().as_secs(), 3);
-        assert_eq!("{}".parse::<ServiceConfig>().unwrap().method("/a.B/C"), &super::MethodConfig::default());
+        assert_eq!(**"{}".parse::<ServiceConfig>().unwrap().method("/a.B/C"), super::MethodConfig::default());
     }
 
     #[test]

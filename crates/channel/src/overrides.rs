@@ -1,0 +1,76 @@
+//! What a caller says of one call: put into the request's extensions.
+
+use bytes::Bytes;
+use evenkeel_balance::{Address, Metadata};
+use http::{Extensions, HeaderMap};
+
+/// Overrides, for one call, whether it waits out failing endpoints: put it into the request's extensions.
+///
+/// Without it the service config's `waitForReady` holds, and by default a call fails at once when every endpoint is
+/// out. With it the call waits for one to return, for as long as its deadline lets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitForReady(pub bool);
+
+/// What policies that place calls by a hash (`ring_hash`, `maglev`) are to hash one call by: put it into the request's
+/// extensions. Without it they go by their own config, such as `requestHashHeader`.
+///
+/// ```
+/// # use evenkeel_channel::HashKey;
+/// let mut request = tonic::Request::new(());
+/// request.extensions_mut().insert(HashKey::new("user-4711"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashKey(Bytes);
+
+impl HashKey {
+    /// Any bytes: a user's id, say.
+    pub fn new(key: impl Into<Bytes>) -> Self {
+        Self(key.into())
+    }
+}
+
+/// Sends one call to the endpoint at this address and nowhere else, whatever the policy would say: put it into the
+/// request's extensions.
+///
+/// The endpoint must be one of the channel's own. While it has no connection, the call fails with UNAVAILABLE, or
+/// waits for one where it [waits for ready](WaitForReady). Health reports, ejections and retries on other endpoints
+/// do not apply to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedTo(pub Address);
+
+/// The overrides of one call.
+#[derive(Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) wait_for_ready: Option<bool>,
+    pub(crate) hash_key: Option<HashKey>,
+    pub(crate) pinned: Option<PinnedTo>,
+}
+
+impl Overrides {
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        if extensions.is_empty() {
+            return Self::default();
+        }
+        Self {
+            wait_for_ready: extensions.get::<WaitForReady>().map(|wait| wait.0),
+            hash_key: extensions.get::<HashKey>().cloned(),
+            pinned: extensions.get::<PinnedTo>().cloned(),
+        }
+    }
+
+    pub(crate) fn hash_key(&self) -> Option<&[u8]> {
+        self.hash_key.as_ref().map(|key| &key.0[..])
+    }
+}
+
+/// A call's headers as a picker reads them.
+#[derive(Debug)]
+pub(crate) struct CallMetadata<'a>(pub(crate) &'a HeaderMap);
+
+impl Metadata for CallMetadata<'_> {
+    fn values(&self, name: &str, visit: &mut dyn FnMut(&[u8])) {
+        for value in self.0.get_all(name) {
+            visit(value.as_bytes());
+        }
+    }
+}
