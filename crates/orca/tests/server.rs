@@ -41,6 +41,7 @@ impl Echo for Reporting {
                 call.set(Metric::MemoryUtilization, 0.25).map_err(refused)?;
                 call.set(Metric::Utilization("disk"), 0.75).map_err(refused)?;
             }
+            "hang" => std::future::pending().await,
             "fail" => return Err(Status::internal("as asked")),
             _ => {}
         }
@@ -162,15 +163,25 @@ async fn a_call_that_its_client_gives_up_no_longer_runs() -> Outcome {
     let measures = Measures { concurrency_limit: NonZeroU32::new(1), ..Measures::NONE };
     let recorder = Recorder::with(measures);
     let mut client = EchoClient::new(serve(&recorder).await?);
-    let requests = tokio_stream::once(saying("1")).chain(tokio_stream::pending());
-    let mut replies = client.bidi_stream(requests).await?.into_inner();
-    assert!(replies.message().await?.is_some());
-    assert_eq!(recorder.report().application_utilization, 1.0);
-    drop(replies);
-    while recorder.report().application_utilization > 0.0 {
-        client.unary(saying("")).await?;
-    }
-    Ok(())
+    let mut other = client.clone();
+    let given_up = tokio::spawn(async move { other.unary(saying("hang")).await });
+    until(async || recorder.report().application_utilization == 1.0).await?;
+    given_up.abort();
+    until(async || {
+        let answered = client.unary(saying("")).await.is_ok();
+        answered && recorder.report().application_utilization == 0.0
+    })
+    .await
+}
+
+/// Waits for a condition, which is looked at again and again.
+async fn until(mut holds: impl AsyncFnMut() -> bool) -> Outcome {
+    let waiting = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    Ok(tokio::time::timeout(Duration::from_secs(10), waiting).await?)
 }
 
 #[tokio::test]
@@ -186,6 +197,5 @@ async fn the_service_streams_what_is_set_and_is_not_load_itself() -> Outcome {
     recorder.clear(Metric::CpuUtilization);
     recorder.set(Metric::Eps, 3.0)?;
     let wanted = Some(LoadReport { eps: 3.0, ..LoadReport::default() });
-    while reports.message().await? != wanted {}
-    Ok(())
+    until(async || reports.message().await.is_ok_and(|report| report == wanted)).await
 }
