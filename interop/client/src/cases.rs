@@ -11,10 +11,10 @@ use std::fmt;
 use clap::ValueEnum;
 use evenkeel_channel::{BuildError, Channel};
 
-use crate::{
-    failure::Outcome,
-    proto::grpc::testing::{Payload, test_service_client::TestServiceClient},
-};
+use evenkeel_interop::proto::{Payload, test_service_client::TestServiceClient};
+
+use crate::failure::Outcome;
+pub(crate) use soak::Soak;
 
 /// Bytes of the large unary call's request and reply.
 const LARGE_REQUEST: usize = 271_828;
@@ -49,7 +49,7 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    pub(crate) async fn run(self, server: &Server) -> Outcome {
+    pub(crate) async fn run(self, server: &Server, soak: &Soak) -> Outcome {
         let channel = server.channel()?;
         let mut client = Client::new(channel.clone());
         match self {
@@ -68,8 +68,8 @@ impl Case {
             Self::UnimplementedMethod => endings::unimplemented_method(&mut client).await,
             Self::UnimplementedService => endings::unimplemented_service(channel).await,
             Self::PickFirstUnary => unary::pick_first(&mut client).await,
-            Self::RpcSoak => soak::calls(&mut client).await,
-            Self::ChannelSoak => soak::channels(server).await,
+            Self::RpcSoak => soak::calls(soak, &client).await,
+            Self::ChannelSoak => soak::channels(soak, server).await,
             Self::OrcaPerRpc => load_reports::per_call(&mut client).await,
             Self::OrcaOob => load_reports::out_of_band(&mut client, channel).await,
         }

@@ -11,6 +11,8 @@ pub(crate) enum Failure {
     Call(#[from] Status),
     #[error("the channel cannot be built: {0}")]
     Channel(#[from] BuildError),
+    #[error("{failed} calls failed, and {allowed} may; the last: {last}")]
+    Soak { failed: u32, allowed: u32, last: Box<Failure> },
     #[error("{what}: got {got}, want {wanted}")]
     Unexpected { what: &'static str, got: String, wanted: String },
 }

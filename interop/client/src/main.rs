@@ -13,15 +13,14 @@
 
 mod cases;
 mod failure;
-mod proto;
 
 use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
-use cases::{Case, Server};
+use cases::{Case, Server, Soak};
 
-/// No case takes nearly so long.
+/// No case takes nearly so long, but for a soak that is told to.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Runs gRPC's interop cases on Evenkeel's channel.
@@ -40,6 +39,8 @@ struct Args {
     /// Runs every case, one after the other.
     #[arg(long, conflicts_with = "test_case")]
     all: bool,
+    #[command(flatten)]
+    soak: Soak,
 }
 
 #[tokio::main]
@@ -49,7 +50,7 @@ async fn main() -> ExitCode {
     let cases = if args.all { Case::value_variants() } else { &[args.test_case][..] };
     let mut code = ExitCode::SUCCESS;
     for case in cases {
-        match run(*case, &server).await {
+        match run(*case, &server, &args.soak).await {
             Ok(()) => println!("ok    {case}"),
             Err(failure) => {
                 eprintln!("FAIL  {case}: {failure}");
@@ -60,10 +61,11 @@ async fn main() -> ExitCode {
     code
 }
 
-async fn run(case: Case, server: &Server) -> Result<(), String> {
-    match tokio::time::timeout(TIMEOUT, case.run(server)).await {
+async fn run(case: Case, server: &Server, soak: &Soak) -> Result<(), String> {
+    let timeout = TIMEOUT.max(soak.longest());
+    match tokio::time::timeout(timeout, case.run(server, soak)).await {
         Ok(outcome) => outcome.map_err(|failure| failure.to_string()),
-        Err(_) => Err(format!("not done within {TIMEOUT:?}")),
+        Err(_) => Err(format!("not done within {timeout:?}")),
     }
 }
 

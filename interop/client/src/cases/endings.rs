@@ -3,17 +3,15 @@
 use std::time::Duration;
 
 use evenkeel_channel::Channel;
+use evenkeel_interop::proto::{
+    EchoStatus, Empty, ResponseParameters, SimpleRequest, StreamingInputCallRequest, StreamingOutputCallRequest,
+    unimplemented_service_client::UnimplementedServiceClient,
+};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Status};
 
 use super::{Client, payload};
-use crate::{
-    failure::{Outcome, expect, expect_code, unexpected},
-    proto::grpc::testing::{
-        EchoStatus, Empty, ResponseParameters, SimpleRequest, StreamingInputCallRequest, StreamingOutputCallRequest,
-        unimplemented_service_client::UnimplementedServiceClient,
-    },
-};
+use crate::failure::{Outcome, expect, expect_code, unexpected};
 
 pub(super) async fn timeout(client: &mut Client) -> Outcome {
     let message =

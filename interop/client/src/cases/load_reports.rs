@@ -3,24 +3,17 @@
 use std::collections::BTreeMap;
 
 use evenkeel_channel::Channel;
+use evenkeel_interop::proto::{
+    ResponseParameters, SimpleRequest, StreamingOutputCallRequest, StreamingOutputCallResponse, TestOrcaReport,
+};
+use evenkeel_proto::orca::{OrcaLoadReport, OrcaLoadReportRequest, open_rca_service_client::OpenRcaServiceClient};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
 use super::Client;
-use crate::{
-    failure::{Outcome, expect, unexpected},
-    proto::{
-        grpc::testing::{
-            ResponseParameters, SimpleRequest, StreamingOutputCallRequest, StreamingOutputCallResponse, TestOrcaReport,
-        },
-        xds::{
-            data::orca::v3::OrcaLoadReport,
-            service::orca::v3::{OrcaLoadReportRequest, open_rca_service_client::OpenRcaServiceClient},
-        },
-    },
-};
+use crate::failure::{Outcome, expect, unexpected};
 
 const TRAILER: &str = "endpoint-load-metrics-bin";
 
@@ -43,7 +36,10 @@ pub(super) async fn per_call(client: &mut Client) -> Outcome {
 pub(super) async fn out_of_band(client: &mut Client, channel: Channel) -> Outcome {
     let every_second = prost_types::Duration { seconds: 1, nanos: 0 };
     let mut reports = OpenRcaServiceClient::new(channel)
-        .stream_core_metrics(OrcaLoadReportRequest { report_interval: Some(every_second) })
+        .stream_core_metrics(OrcaLoadReportRequest {
+            report_interval: Some(every_second),
+            request_cost_names: Vec::new(),
+        })
         .await?
         .into_inner();
 
@@ -72,6 +68,7 @@ fn report_of(figures: TestOrcaReport) -> OrcaLoadReport {
         mem_utilization: figures.memory_utilization,
         request_cost: figures.request_cost,
         utilization: figures.utilization,
+        ..OrcaLoadReport::default()
     }
 }
 

@@ -1,16 +1,14 @@
 //! Calls that stream.
 
+use evenkeel_interop::proto::{
+    ResponseParameters, StreamingInputCallRequest, StreamingOutputCallRequest, StreamingOutputCallResponse,
+};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Status;
 
 use super::{Client, payload, size, wire};
-use crate::{
-    failure::{Outcome, expect},
-    proto::grpc::testing::{
-        ResponseParameters, StreamingInputCallRequest, StreamingOutputCallRequest, StreamingOutputCallResponse,
-    },
-};
+use crate::failure::{Outcome, expect};
 
 /// Bytes of the messages that the streams carry: some larger than a frame, and one of a few bytes.
 const REQUESTS: [usize; 4] = [27_182, 8, 1_828, 45_904];

@@ -1,5 +1,6 @@
 //! Unary calls, and what metadata they and a stream carry.
 
+use evenkeel_interop::proto::{Empty, ResponseParameters, SimpleRequest, StreamingOutputCallRequest};
 use tokio_stream::StreamExt;
 use tonic::{
     Request,
@@ -7,10 +8,7 @@ use tonic::{
 };
 
 use super::{Client, LARGE_REPLY, LARGE_REQUEST, payload, size, wire};
-use crate::{
-    failure::{Outcome, expect, unexpected},
-    proto::grpc::testing::{Empty, ResponseParameters, SimpleRequest, StreamingOutputCallRequest},
-};
+use crate::failure::{Outcome, expect, unexpected};
 
 /// The server returns the first in the initial metadata and the second in the trailers.
 const INITIAL: (&str, &str) = ("x-grpc-test-echo-initial", "test_initial_metadata_value");
