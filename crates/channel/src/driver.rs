@@ -154,8 +154,10 @@ impl Driver {
         match outcome {
             Some(Ok(resolution)) => {
                 self.state.resolver_error = None;
-                if let Some(json) = resolution.service_config {
-                    self.apply_config(&json);
+                match resolution.service_config {
+                    Some(Ok(json)) => self.apply_config(&json),
+                    Some(Err(error)) => self.refuse_config(&error),
+                    None => {}
                 }
                 self.balancer.handle(now, Input::Resolved(resolution.endpoints.into()));
             }
@@ -186,11 +188,13 @@ impl Driver {
                 self.state.config_error = None;
                 self.check_health();
             }
-            Err(error) => {
-                tracing::warn!(target: "evenkeel::channel", target = %self.shared.target, %error, "service config refused; the one before stays in force");
-                self.state.config_error = Some(error.to_string());
-            }
+            Err(error) => self.refuse_config(&error),
         }
+    }
+
+    fn refuse_config(&mut self, error: &dyn std::error::Error) {
+        tracing::warn!(target: "evenkeel::channel", target = %self.shared.target, %error, "service config refused; the one before stays in force");
+        self.state.config_error = Some(error.to_string());
     }
 
     fn check_health(&mut self) {

@@ -24,7 +24,7 @@ impl ResolveError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The name does not exist (NXDOMAIN).
+    /// The name (NXDOMAIN) or the file does not exist.
     NotFound,
     /// The name exists and has no address.
     NoAddresses,
@@ -32,8 +32,10 @@ pub enum FailureKind {
     TimedOut,
     /// A server answered that it failed or refuses, such as SERVFAIL.
     Server,
-    /// No server could be asked: no configuration, no network, a malformed answer.
+    /// No server could be asked: no configuration, no network, a malformed answer. Or a file cannot be read.
     Unreachable,
+    /// What was found is malformed: a service config's record, or a file.
+    Invalid,
 }
 
 /// What calls fail with while there never was a list.

@@ -23,12 +23,18 @@
 mod built_in;
 mod dns;
 mod error;
+mod file;
 mod fixed;
+mod interface;
+mod json;
+mod nearest;
 mod options;
 mod resolver;
+mod service_config;
 mod target;
 
 pub use error::{FailureKind, ResolveError};
 pub use options::Options;
 pub use resolver::{Outcome, Resolution, Resolver, Resolving, Updates, start};
+pub use service_config::ConfigClient;
 pub use target::{Target, TargetError, TargetProblem};

@@ -19,8 +19,9 @@ pub struct Resolution {
     /// Every endpoint there is: a new resolution replaces the one before. An empty list means that the service has no
     /// endpoints, so a resolver that merely failed to find them sends a [`ResolveError`] instead.
     pub endpoints: Vec<Endpoint>,
-    /// The service config that came with the endpoints, as JSON that nobody has parsed yet (gRFC A21), if any.
-    pub service_config: Option<String>,
+    /// The service config that came with the endpoints, as JSON that nobody has parsed yet, or why it is none (gRFC
+    /// A21). The config before stays in force under an error, and as in grpc-go under `None`.
+    pub service_config: Option<Result<String, ResolveError>>,
 }
 
 impl Resolution {
@@ -32,7 +33,7 @@ impl Resolution {
     /// The same endpoints with a service config, as JSON.
     #[must_use]
     pub fn with_service_config(self, json: impl Into<String>) -> Self {
-        Self { service_config: Some(json.into()), ..self }
+        Self { service_config: Some(Ok(json.into())), ..self }
     }
 }
 

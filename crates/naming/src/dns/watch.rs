@@ -1,4 +1,9 @@
-use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    time::Duration,
+};
 
 use evenkeel_balance::{Backoff, Entropy};
 use tokio::{
@@ -8,17 +13,17 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Report,
-    lookup::{Answer, Records, look_up},
+    Addresses, Known, Report, ServiceConfig, Share, insert,
+    lookup::{Answer, Family, Instance, Texts, look_up},
 };
-use crate::{FailureKind, Options, ResolveError};
-
-/// Sorted and without duplicates.
-pub(super) type Addresses = BTreeSet<SocketAddr>;
+use crate::{
+    ConfigClient, FailureKind, Options, ResolveError,
+    target::{Host, HostPort},
+};
 
 /// Looks one name up again and again, and reports what changes.
 pub(super) struct Watch {
-    name: String,
+    asked: HostPort,
     options: Options,
     state: State,
     /// Jitters the retries.
@@ -26,9 +31,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(name: String, port: u16, options: Options) -> Self {
-        let state = State::new(&name, port, &options);
-        Self { name, options, state, entropy: Entropy::new(rand::random()) }
+    pub(super) fn new(asked: HostPort, options: Options) -> Self {
+        let client = ConfigClient::of_this_machine(rand::random());
+        let state = State::new(&asked, client, &options);
+        Self { asked, options, state, entropy: Entropy::new(rand::random()) }
     }
 
     /// Ends only when nobody reads the reports any more.
@@ -36,7 +42,7 @@ impl Watch {
         let mut reason = Reason::Start;
         loop {
             let begun = Instant::now();
-            let answer = look_up(&self.name, &self.options).await;
+            let answer = look_up(&self.asked, &self.options).await;
             let step = self.state.handle_answer(answer, reason, &mut self.entropy);
             if let Some(outcome) = step.news
                 && reports.send(Report { index, outcome }).await.is_err()
@@ -97,7 +103,7 @@ enum Next {
 /// What an answer leads to.
 #[derive(Debug, PartialEq)]
 struct Step {
-    news: Option<Result<Addresses, ResolveError>>,
+    news: Option<Result<Known, ResolveError>>,
     next: Next,
 }
 
@@ -110,72 +116,83 @@ struct Step {
 ///                      └────────┘  addresses: report them  └─────────┘
 /// ```
 ///
-/// `v4` and `v6` hold the last good list in both. Where one family answers and the other fails, the state is good, with
-/// the last list of the family that failed, and the next look-up is no later than a retry.
+/// `found` holds the last good list in both. Where one part of an answer fails (a family, or a host of several) and
+/// another has addresses, the state is good, with the last addresses of the part that failed, and the next look-up is
+/// no later than a retry. The same goes for the service config, which fails by itself.
 struct State {
     name: String,
-    port: u16,
+    is_service: bool,
+    client: ConfigClient,
     min_interval: Duration,
     max_interval: Duration,
     backoff: Backoff,
     /// Failed look-ups since the last whole answer.
     failures: u32,
-    v4: Addresses,
-    v6: Addresses,
+    instances: Vec<Instance>,
+    found: BTreeMap<(String, Family), BTreeSet<IpAddr>>,
     error: Option<ResolveError>,
-    /// The failure of one family while the other answers.
-    half_error: Option<ResolveError>,
+    /// The failure of one part while others answer.
+    part_error: Option<ResolveError>,
+    config: ServiceConfig,
+    config_error: Option<ResolveError>,
+    config_failures: u32,
 }
 
 impl State {
-    fn new(name: &str, port: u16, options: &Options) -> Self {
+    fn new(asked: &HostPort, client: ConfigClient, options: &Options) -> Self {
         Self {
-            name: name.to_owned(),
-            port,
+            name: asked.name(),
+            is_service: matches!(asked.host, Host::Service(_)),
+            client,
             min_interval: options.min_interval,
             max_interval: options.max_interval.max(options.min_interval),
             // gRPC's connection backoff, between the bounds of the options.
             backoff: Backoff::new(options.backoff_initial.min(options.backoff_max), options.backoff_max, 1.6, 0.2),
             failures: 0,
-            v4: BTreeSet::new(),
-            v6: BTreeSet::new(),
+            instances: Vec::new(),
+            found: BTreeMap::new(),
             error: None,
-            half_error: None,
+            part_error: None,
+            config: None,
+            config_error: None,
+            config_failures: 0,
         }
     }
 
-    fn handle_answer(&mut self, answer: Answer, reason: Reason, entropy: &mut Entropy) -> Step {
-        match (answer.v4, answer.v6) {
-            (Ok(v4), Ok(v6)) if v4.addresses.is_empty() && v6.addresses.is_empty() => {
-                let error = self.no_address(v4.exists || v6.exists);
+    fn handle_answer(&mut self, answer: Result<Answer, ResolveError>, reason: Reason, entropy: &mut Entropy) -> Step {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return self.fail(error, entropy),
+        };
+        let failure = answer.hosts.values().find_map(|records| records.as_ref().err()).cloned();
+        match (answer.has_addresses(), failure) {
+            (true, failure) => {
+                let until_retry = self.note_part(failure, entropy);
+                self.accept(answer, until_retry, reason, entropy)
+            }
+            (false, Some(error)) => self.fail(error, entropy),
+            (false, None) => {
+                let error = self.no_address(&answer);
                 self.fail(error, entropy)
             }
-            (Ok(v4), Ok(v6)) => {
-                self.failures = 0;
-                self.half_error = None;
-                let ttl = smallest_ttl([&v4, &v6]);
-                self.accept(Some(v4), Some(v6), ttl, reason)
-            }
-            (Ok(v4), Err(error)) if !v4.addresses.is_empty() => {
-                let ttl = v4.ttl.min(self.note_half(error, entropy));
-                self.accept(Some(v4), None, ttl, reason)
-            }
-            (Err(error), Ok(v6)) if !v6.addresses.is_empty() => {
-                let ttl = v6.ttl.min(self.note_half(error, entropy));
-                self.accept(None, Some(v6), ttl, reason)
-            }
-            (Err(error), _) | (_, Err(error)) => self.fail(error, entropy),
         }
     }
 
-    /// Takes the new lists; a family without one keeps its last.
-    fn accept(&mut self, v4: Option<Records>, v6: Option<Records>, ttl: Duration, reason: Reason) -> Step {
-        let before: Addresses = self.addresses();
-        let port = self.port;
-        let with_port =
-            |records: Records| records.addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect::<Addresses>();
-        self.v4 = v4.map_or_else(|| std::mem::take(&mut self.v4), with_port);
-        self.v6 = v6.map_or_else(|| std::mem::take(&mut self.v6), with_port);
+    /// Takes the new lists; a part without one keeps its last.
+    fn accept(&mut self, answer: Answer, until_retry: Duration, reason: Reason, entropy: &mut Entropy) -> Step {
+        let (before, config_before) = (self.addresses(), self.config.clone());
+        let ttl = smallest_ttl(&answer).min(until_retry).min(self.take_config(answer.config, entropy));
+        let mut last = std::mem::take(&mut self.found);
+        let kept = |key: &_, last: &mut BTreeMap<_, _>| last.remove(key).unwrap_or_default();
+        self.found = answer
+            .hosts
+            .into_iter()
+            .map(|(key, records)| {
+                let addresses = records.map_or_else(|_| kept(&key, &mut last), |records| records.addresses);
+                (key, addresses)
+            })
+            .collect();
+        self.instances = answer.instances;
         let after = self.addresses();
         let recovered = self.error.take().is_some();
         if after != before {
@@ -183,29 +200,65 @@ impl State {
         } else if recovered {
             info!(name = self.name, "name resolves again, to the same endpoints");
         }
+        let is_news = after != before || recovered || self.config != config_before;
         Step {
-            news: (after != before || recovered).then_some(Ok(after)),
+            news: is_news.then(|| Ok(Known { addresses: after, config: self.config.clone() })),
             next: Next::Refresh(ttl.clamp(self.min_interval, self.max_interval)),
         }
+    }
+
+    /// Takes the service config, or keeps the last one where it is not known, and gives the time until it is looked up
+    /// again.
+    fn take_config(&mut self, texts: Option<Result<Texts, ResolveError>>, entropy: &mut Entropy) -> Duration {
+        let (config, next) = match texts {
+            None => (None, Duration::MAX),
+            Some(Ok(texts)) => {
+                self.config_failures = 0;
+                self.config_error = None;
+                (self.client.read(&texts.name, &texts.values), texts.ttl.unwrap_or(Duration::MAX))
+            }
+            Some(Err(error)) => return self.note_config(error, entropy),
+        };
+        if config != self.config {
+            let known = config.as_ref().map(|config| config.as_deref());
+            info!(name = self.name, config = ?known, "service config changed");
+            self.config = config;
+        }
+        next
+    }
+
+    fn note_config(&mut self, error: ResolveError, entropy: &mut Entropy) -> Duration {
+        self.config_failures = self.config_failures.saturating_add(1);
+        let delay = self.backoff.delay(self.config_failures, entropy);
+        if self.config_error.as_ref() != Some(&error) {
+            warn!(name = self.name, %error, retry_in = ?delay, "look-up of the service config failed; the one before stays");
+            self.config_error = Some(error);
+        }
+        delay
     }
 
     fn fail(&mut self, error: ResolveError, entropy: &mut Entropy) -> Step {
         let delay = self.next_delay(entropy);
         let changed = self.error.as_ref() != Some(&error);
         if changed {
-            let kept = self.v4.len() + self.v6.len();
+            let kept = self.addresses().len();
             warn!(name = self.name, %error, kept, retry_in = ?delay, "look-up failed; the last endpoints stay in use");
             self.error = Some(error.clone());
         }
         Step { news: changed.then_some(Err(error)), next: Next::Retry(delay) }
     }
 
-    /// Notes the failure of one family, and gives the time until it is tried again.
-    fn note_half(&mut self, error: ResolveError, entropy: &mut Entropy) -> Duration {
+    /// Notes whether a part of an answer failed, and gives the time until it is tried again.
+    fn note_part(&mut self, failure: Option<ResolveError>, entropy: &mut Entropy) -> Duration {
+        let Some(error) = failure else {
+            self.failures = 0;
+            self.part_error = None;
+            return Duration::MAX;
+        };
         let delay = self.next_delay(entropy);
-        if self.half_error.as_ref() != Some(&error) {
-            warn!(name = self.name, %error, retry_in = ?delay, "only one address family resolves; the other keeps its last endpoints");
-            self.half_error = Some(error);
+        if self.part_error.as_ref() != Some(&error) {
+            warn!(name = self.name, %error, retry_in = ?delay, "only a part resolves; the other keeps its last endpoints");
+            self.part_error = Some(error);
         }
         delay
     }
@@ -216,10 +269,15 @@ impl State {
         self.backoff.delay(self.failures, entropy)
     }
 
-    fn no_address(&self, exists: bool) -> ResolveError {
+    fn no_address(&self, answer: &Answer) -> ResolveError {
         let name = &self.name;
-        if exists {
-            let message = format!("cannot resolve `{name}`: the name exists and has no A or AAAA record");
+        let missing = match (self.is_service, answer.instances.is_empty()) {
+            (false, _) => "has no A or AAAA record",
+            (true, true) => "has no SRV record with a target",
+            (true, false) => "none of the targets of its SRV records has an A or AAAA record",
+        };
+        if answer.exists {
+            let message = format!("cannot resolve `{name}`: the name exists and {missing}");
             ResolveError::new(FailureKind::NoAddresses, message)
         } else {
             ResolveError::new(FailureKind::NotFound, format!("cannot resolve `{name}`: no such name (NXDOMAIN)"))
@@ -227,27 +285,57 @@ impl State {
     }
 
     fn addresses(&self) -> Addresses {
-        self.v4.union(&self.v6).copied().collect()
+        let ranks = self.ranks();
+        let mut addresses = Addresses::new();
+        for instance in &self.instances {
+            let Some(rank) = ranks.iter().position(|priority| *priority == instance.priority) else { continue };
+            let priority = u32::try_from(rank).unwrap_or(u32::MAX);
+            let share = Share { priority, weight: u32::from(instance.weight).max(1) };
+            for ip in self.found_of(instance) {
+                insert(&mut addresses, at(*ip, instance), share);
+            }
+        }
+        addresses
+    }
+
+    /// The priorities of the instances that have an address, in order.
+    fn ranks(&self) -> Vec<u16> {
+        let has_address = |instance: &&Instance| self.found_of(instance).next().is_some();
+        let priorities: BTreeSet<u16> =
+            self.instances.iter().filter(has_address).map(|instance| instance.priority).collect();
+        priorities.into_iter().collect()
+    }
+
+    fn found_of(&self, instance: &Instance) -> impl Iterator<Item = &IpAddr> {
+        let families = [Family::V4, Family::V6].map(|family| self.found.get(&(instance.host.clone(), family)));
+        families.into_iter().flatten().flatten()
     }
 
     fn log_change(&self, before: &Addresses, after: &Addresses, reason: Reason) {
-        let added: Vec<_> = after.difference(before).collect();
-        let removed: Vec<_> = before.difference(after).collect();
+        let missing_in = |there: &Addresses, here: &Addresses| -> Vec<SocketAddr> {
+            here.keys().filter(|address| !there.contains_key(address)).copied().collect()
+        };
+        let (added, removed) = (missing_in(before, after), missing_in(after, before));
         info!(name = self.name, ?added, ?removed, total = after.len(), %reason, "endpoints changed");
     }
 }
 
-/// The smallest TTL among the families that have addresses.
-fn smallest_ttl(families: [&Records; 2]) -> Duration {
-    let found = families.into_iter().filter(|records| !records.addresses.is_empty());
+fn at(ip: IpAddr, instance: &Instance) -> SocketAddr {
+    match ip {
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, instance.port, 0, instance.scope).into(),
+        IpAddr::V4(_) => SocketAddr::new(ip, instance.port),
+    }
+}
+
+/// The smallest TTL among the parts that have addresses.
+fn smallest_ttl(answer: &Answer) -> Duration {
+    let found = answer.hosts.values().flatten().filter(|records| !records.addresses.is_empty());
     found.map(|records| records.ttl).min().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use super::*;
+    use super::{super::lookup::Records, *};
 
     #[allow(clippy::unnecessary_wraps, reason = "one side of a look-up, which may have failed")]
     fn records(addresses: &[&str], ttl: u64) -> Result<Records, ResolveError> {
@@ -259,12 +347,31 @@ mod tests {
         ResolveError::new(FailureKind::Server, "SERVFAIL")
     }
 
+    fn known(addresses: &[&str]) -> Known {
+        let share = Share { priority: 0, weight: 1 };
+        let addresses = addresses.iter().map(|text| (text.parse().unwrap(), share)).collect();
+        Known { addresses, config: None }
+    }
+
+    fn state_of(asked: &str, options: &Options) -> State {
+        let client = ConfigClient { percentile: 0, hostname: "here".to_owned() };
+        State::new(&crate::target::host_port(asked).unwrap(), client, options)
+    }
+
     fn state() -> State {
-        State::new("web.example", 80, &Options::default())
+        state_of("web.example:80", &Options::default())
+    }
+
+    fn answer(v4: Result<Records, ResolveError>, v6: Result<Records, ResolveError>) -> Answer {
+        Answer::of_host(Instance::new("web.example", 80), v4, v6)
+    }
+
+    fn handle(state: &mut State, answer: Answer) -> Step {
+        state.handle_answer(Ok(answer), Reason::Expired, &mut Entropy::new(1))
     }
 
     fn after(state: &mut State, v4: Result<Records, ResolveError>, v6: Result<Records, ResolveError>) -> Step {
-        state.handle_answer(Answer { v4, v6 }, Reason::Expired, &mut Entropy::new(1))
+        handle(state, answer(v4, v6))
     }
 
     #[test]
@@ -287,8 +394,7 @@ mod tests {
         let mut state = state();
         after(&mut state, records(&["10.0.0.1"], 60), records(&["fd00::1"], 60));
         let step = after(&mut state, records(&["10.0.0.2"], 60), Err(servfail()));
-        let expected = ["10.0.0.2:80", "[fd00::1]:80"].map(|text| text.parse().unwrap()).into_iter().collect();
-        assert_eq!(step.news, Some(Ok(expected)));
+        assert_eq!(step.news, Some(Ok(known(&["10.0.0.2:80", "[fd00::1]:80"]))));
         let Next::Refresh(delay) = step.next else { panic!("{step:?}") };
         assert!(delay < Duration::from_secs(2), "no later than a retry: {delay:?}");
     }
@@ -306,7 +412,7 @@ mod tests {
         };
         assert!(second > first, "{first:?}, then {second:?}");
         let recovered = after(&mut state, records(&["10.0.0.1"], 60), records(&[], 60));
-        assert!(matches!(recovered.news, Some(Ok(list)) if list.len() == 1), "the same list ends the failure");
+        assert_eq!(recovered.news, Some(Ok(known(&["10.0.0.1:80"]))), "the same list ends the failure");
         let anew = after(&mut state, Err(servfail()), Err(servfail()));
         assert_eq!(anew.next, Next::Retry(first), "a success starts the delays over");
     }
@@ -314,11 +420,81 @@ mod tests {
     #[test]
     fn delays_grow_to_the_cap() {
         let options = Options { backoff_max: Duration::from_secs(4), ..Options::default() };
-        let mut state = State::new("web.example", 80, &options);
+        let mut state = state_of("web.example:80", &options);
         for base in [1.0, 1.6, 2.56, 4.0, 4.0] {
             let step = after(&mut state, Err(servfail()), Err(servfail()));
             let Next::Retry(delay) = step.next else { panic!("a failure is retried") };
             assert!((0.8 * base..=1.2 * base).contains(&delay.as_secs_f64()), "{delay:?} around {base} s");
         }
+    }
+
+    fn service(instances: &[(&str, u16, u16)], hosts: &[(&str, Result<Records, ResolveError>)]) -> Answer {
+        let instance = |(host, priority, weight): &(&str, u16, u16)| Instance {
+            priority: *priority,
+            weight: *weight,
+            ..Instance::new(*host, 7)
+        };
+        let hosts = hosts.iter().map(|(host, records)| (((*host).to_owned(), Family::V4), records.clone())).collect();
+        Answer { instances: instances.iter().map(instance).collect(), hosts, exists: true, config: None }
+    }
+
+    /// Address, rank and weight of everything known.
+    fn shares(step: &Step) -> Vec<(String, u32, u32)> {
+        let Some(Ok(known)) = &step.news else { panic!("{step:?}") };
+        known.addresses.iter().map(|(at, share)| (at.to_string(), share.priority, share.weight)).collect()
+    }
+
+    #[test]
+    fn priorities_are_ranked_among_instances_with_addresses_and_weight_zero_is_one() {
+        let mut state = state_of("_grpc._tcp.web.example", &Options::default());
+        let instances = [("a", 10, 5), ("b", 20, 0), ("c", 40, 3), ("a", 30, 9)];
+        let hosts = |b| [("a", records(&["10.0.0.1"], 9)), ("b", b), ("c", records(&["10.0.0.3", "10.0.0.4"], 9))];
+        let step = handle(&mut state, service(&instances, &hosts(records(&["10.0.0.2"], 9))));
+        let expected = [("10.0.0.1:7", 0, 5), ("10.0.0.2:7", 1, 1), ("10.0.0.3:7", 3, 3), ("10.0.0.4:7", 3, 3)];
+        assert_eq!(shares(&step), expected.map(|(at, rank, weight)| (at.to_owned(), rank, weight)));
+        let step = handle(&mut state, service(&instances, &hosts(records(&[], 0))));
+        let expected = [("10.0.0.1:7", 0, 5), ("10.0.0.3:7", 2, 3), ("10.0.0.4:7", 2, 3)];
+        assert_eq!(shares(&step), expected.map(|(at, rank, weight)| (at.to_owned(), rank, weight)));
+    }
+
+    #[test]
+    fn a_target_that_fails_keeps_its_addresses_while_others_change_and_one_that_goes_does_not() {
+        let mut state = state_of("_grpc._tcp.web.example", &Options::default());
+        let both = [("a", 0, 1), ("b", 0, 1)];
+        handle(&mut state, service(&both, &[("a", records(&["10.0.0.1"], 9)), ("b", records(&["10.0.0.2"], 9))]));
+        let step = handle(&mut state, service(&both, &[("a", records(&["10.0.0.9"], 9)), ("b", Err(servfail()))]));
+        assert_eq!(step.news, Some(Ok(known(&["10.0.0.2:7", "10.0.0.9:7"]))));
+        let step = handle(&mut state, service(&both[..1], &[("a", records(&["10.0.0.9"], 9))]));
+        assert_eq!(step.news, Some(Ok(known(&["10.0.0.9:7"]))));
+        let step = handle(&mut state, service(&both, &[("a", Err(servfail())), ("b", records(&[], 9))]));
+        assert_eq!(step.news, Some(Err(servfail())), "nobody knows, so the list stays");
+        let step = handle(&mut state, service(&both, &[("a", records(&[], 9)), ("b", records(&[], 9))]));
+        let Some(Err(error)) = step.news else { panic!("{step:?}") };
+        assert!(error.message.contains("none of the targets of its SRV records"), "{error}");
+    }
+
+    fn with_config(config: Result<&[&str], ResolveError>) -> Answer {
+        let texts = |values: &[&str]| Texts {
+            name: "_grpc_config.web.example".to_owned(),
+            values: values.iter().map(|value| value.as_bytes().to_vec()).collect(),
+            ttl: Some(Duration::from_secs(30)),
+        };
+        Answer { config: Some(config.map(texts)), ..answer(records(&["10.0.0.1"], 60), records(&[], 60)) }
+    }
+
+    #[test]
+    fn a_service_config_that_cannot_be_looked_up_stays_and_is_retried() {
+        let mut state = state();
+        let step = handle(&mut state, with_config(Ok(&[r#"grpc_config=[{"serviceConfig":{}}]"#])));
+        let config = |config| Some(Ok(Known { config, ..known(&["10.0.0.1:80"]) }));
+        assert_eq!(step.news, config(Some(Ok("{}".to_owned()))));
+        assert_eq!(step.next, Next::Refresh(Duration::from_secs(30)), "the TTL of the TXT record is the smallest");
+        let step = handle(&mut state, with_config(Err(servfail())));
+        assert_eq!(step.news, None);
+        assert!(matches!(step.next, Next::Refresh(delay) if delay < Duration::from_secs(2)), "{step:?}");
+        let step = handle(&mut state, with_config(Ok(&["grpc_config=[{}]"])));
+        assert!(matches!(step.news, Some(Ok(Known { config: Some(Err(_)), .. }))), "{step:?}");
+        let step = handle(&mut state, with_config(Ok(&[])));
+        assert_eq!(step.news, config(None));
     }
 }

@@ -1,18 +1,21 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
     str::FromStr,
 };
 
-use super::{Host, HostPort, Place, Target};
+use super::{Host, HostPort, Place, Scope, Target};
+use crate::nearest::nearest;
 
-const SCHEMES: [&str; 4] = ["dns", "ipv4", "ipv6", "unix"];
+const SCHEMES: [&str; 6] = ["dns", "ipv4", "ipv6", "unix", "unix-abstract", "file"];
 
 /// Schemes that people write out of habit; what they mean is a name.
 const HABITS: [&str; 5] = ["http", "https", "grpc", "grpcs", "tcp"];
 
 /// The longest path that the address of a Unix socket holds on Linux, in bytes.
 const LONGEST_UNIX_PATH: usize = 107;
+
+/// The longest name of a network interface on Linux, in bytes.
+const LONGEST_INTERFACE: usize = 15;
 
 /// The port of a DNS server that was written without one.
 const DNS_PORT: u16 = 53;
@@ -21,7 +24,8 @@ const DNS_PORT: u16 = 53;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "target {target:?}: {problem}; write `host:port[,host:port…]`, `dns:///host:port`, `dns://server/host:port`, \
-     `ipv4:a.b.c.d:port[,…]`, `ipv6:[a::b]:port[,…]`, `unix:path` or `unix:///absolute/path`"
+     `ipv4:a.b.c.d:port[,…]`, `ipv6:[a::b]:port[,…]`, `unix:path`, `unix:///absolute/path`, `unix-abstract:name`, \
+     `file:path` or `file:///absolute/path`"
 )]
 #[non_exhaustive]
 pub struct TargetError {
@@ -77,11 +81,13 @@ pub enum TargetProblem {
         /// What was written where a server belongs.
         server: String,
     },
-    /// A path that no Unix socket can have.
-    #[error("{path:?} is no path of a socket: {reason}")]
+    /// A path or name that no Unix socket can have, or the path of no file.
+    #[error("{path:?} is no {of}: {reason}")]
     Path {
         /// What was written.
         path: String,
+        /// What it was to be.
+        of: &'static str,
         /// The rule it breaks.
         reason: &'static str,
     },
@@ -102,8 +108,10 @@ fn place(text: &str) -> Result<Place, TargetProblem> {
     match scheme.to_ascii_lowercase().as_str() {
         "dns" => dns(rest),
         "ipv4" => addresses(rest, "ipv4", |host| matches!(host, Host::Ip(IpAddr::V4(_)))),
-        "ipv6" => addresses(rest, "ipv6", |host| matches!(host, Host::Ip(IpAddr::V6(_)))),
-        "unix" => unix(rest),
+        "ipv6" => addresses(rest, "ipv6", |host| matches!(host, Host::Ip(IpAddr::V6(_)) | Host::Scoped(..))),
+        "unix" => Ok(Place::Unix(path(rest, "unix", "path of a socket", LONGEST_UNIX_PATH)?.into())),
+        "unix-abstract" => abstract_name(rest).map(|name| Place::UnixAbstract(name.to_owned())),
+        "file" => Ok(Place::File(path(rest, "file", "path of a file", usize::MAX)?.into())),
         unknown => {
             let suggestion = HABITS.contains(&unknown).then_some("dns").or_else(|| nearest_scheme(unknown, 2));
             Err(TargetProblem::UnknownScheme { scheme: scheme.to_owned(), suggestion })
@@ -148,7 +156,7 @@ fn dns_server(text: &str) -> Result<SocketAddr, TargetProblem> {
     text.parse()
         .or_else(|_| without_port())
         .ok()
-        .filter(|server| server.port() != 0)
+        .filter(|server: &SocketAddr| server.port() != 0 && !server.to_string().contains('%'))
         .ok_or_else(|| TargetProblem::Server { server: text.to_owned() })
 }
 
@@ -160,19 +168,39 @@ fn addresses(rest: &str, scheme: &'static str, fits: fn(&Host) -> bool) -> Resul
     }
 }
 
-fn unix(rest: &str) -> Result<Place, TargetProblem> {
+/// `path`, `/path` or `///path`.
+fn path<'a>(rest: &'a str, scheme: &'static str, of: &'static str, longest: usize) -> Result<&'a str, TargetProblem> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
-    let problem = |reason| Err(TargetProblem::Path { path: path.to_owned(), reason });
-    if path.is_empty() {
-        problem("it is empty")
-    } else if rest.starts_with("//") && !path.starts_with('/') {
-        problem("after `unix://` comes an absolute path; a relative one is written `unix:path`")
-    } else if path.contains('\0') {
-        problem("it contains a zero byte")
-    } else if path.len() > LONGEST_UNIX_PATH {
-        problem("it is longer than 107 bytes")
-    } else {
-        Ok(Place::Unix(PathBuf::from(path)))
+    if rest.starts_with("//") && !path.starts_with('/') {
+        let reason = match scheme {
+            "unix" => "after `unix://` comes an absolute path; a relative one is written `unix:path`",
+            _ => "after `file://` comes an absolute path; a relative one is written `file:path`",
+        };
+        return Err(TargetProblem::Path { path: path.to_owned(), of, reason });
+    }
+    bounded(path, of, longest)
+}
+
+/// `name`, or `///name` of which the last slash belongs to the name, as grpc-go has it.
+fn abstract_name(rest: &str) -> Result<&str, TargetProblem> {
+    let of = "name of an abstract socket";
+    let name = rest.strip_prefix("//").unwrap_or(rest);
+    if rest.starts_with("//") && !name.starts_with('/') {
+        let reason = "`unix-abstract://` takes no authority; write `unix-abstract:name`";
+        return Err(TargetProblem::Path { path: name.to_owned(), of, reason });
+    }
+    bounded(name, of, LONGEST_UNIX_PATH)
+}
+
+fn bounded<'a>(path: &'a str, of: &'static str, longest: usize) -> Result<&'a str, TargetProblem> {
+    let rules = [
+        (path.is_empty(), "it is empty"),
+        (path.contains('\0'), "it contains a zero byte"),
+        (path.len() > longest, "it is longer than 107 bytes"),
+    ];
+    match rules.into_iter().find_map(|(broken, reason)| broken.then_some(reason)) {
+        Some(reason) => Err(TargetProblem::Path { path: path.to_owned(), of, reason }),
+        None => Ok(path),
     }
 }
 
@@ -180,27 +208,61 @@ fn host_list(text: &str) -> Result<Vec<HostPort>, TargetProblem> {
     text.split(',').map(host_port).collect()
 }
 
-fn host_port(text: &str) -> Result<HostPort, TargetProblem> {
+/// One address or name, with or without a port.
+pub(crate) fn host_port(text: &str) -> Result<HostPort, TargetProblem> {
     if let Some(rest) = text.strip_prefix('[') {
         return bracketed(text, rest);
     }
-    if let Ok(ip) = text.parse::<Ipv6Addr>() {
-        return Ok(HostPort { host: Host::Ip(ip.into()), port: None });
+    if let Some(host) = ipv6(text).transpose()? {
+        return Ok(HostPort { host, port: None });
     }
     let (host, port) = text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
-    Ok(HostPort { host: self::host(host)?, port: port.map(self::port).transpose()? })
+    let host = self::host(host)?;
+    if matches!(host, Host::Service(_)) && port.is_some() {
+        let reason = "a name that begins with `_` is looked up as a service, whose SRV records have the ports";
+        return Err(TargetProblem::Host { host: text.to_owned(), reason });
+    }
+    Ok(HostPort { host, port: port.map(self::port).transpose()? })
 }
 
 fn bracketed(text: &str, rest: &str) -> Result<HostPort, TargetProblem> {
     let problem = |reason| TargetProblem::Host { host: text.to_owned(), reason };
     let (ip, after) = rest.split_once(']').ok_or_else(|| problem("its `[` is not closed"))?;
-    let ip: Ipv6Addr = ip.parse().map_err(|_| problem("brackets enclose an IPv6 address, without a zone"))?;
+    let host = ipv6(ip).transpose()?.ok_or_else(|| problem("brackets enclose an IPv6 address"))?;
     let port = match after.strip_prefix(':') {
         Some(port) => Some(self::port(port)?),
         None if after.is_empty() => None,
         None => return Err(problem("after `]` comes `:port` or nothing")),
     };
-    Ok(HostPort { host: Host::Ip(ip.into()), port })
+    Ok(HostPort { host, port })
+}
+
+/// An IPv6 address with or without a scope; `None` where the text is neither.
+fn ipv6(text: &str) -> Option<Result<Host, TargetProblem>> {
+    let (ip, scope) = text.split_once('%').map_or((text, None), |(ip, scope)| (ip, Some(scope)));
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    Some(
+        match scope.map(|scope| self::scope(scope.strip_prefix("25").filter(|rest| !rest.is_empty()).unwrap_or(scope)))
+        {
+            None => Ok(Host::Ip(ip.into())),
+            Some(Ok(scope)) => Ok(Host::Scoped(ip, scope)),
+            Some(Err(reason)) => Err(TargetProblem::Host { host: text.to_owned(), reason }),
+        },
+    )
+}
+
+/// The scope of an IPv6 address (RFC 4007): the number of a network interface, or its name as Linux allows it.
+fn scope(text: &str) -> Result<Scope, &'static str> {
+    if is_number(text) {
+        let number = text.parse().ok().map(Scope::Number);
+        return number.ok_or("the number of a network interface is from 1 to 4294967295");
+    }
+    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    if text.len() <= LONGEST_INTERFACE && text.bytes().all(is_of_a_name) {
+        Ok(Scope::Interface(text.to_owned()))
+    } else {
+        Err("after `%` comes the name or number of a network interface")
+    }
 }
 
 fn port(text: &str) -> Result<u16, TargetProblem> {
@@ -215,6 +277,7 @@ fn host(text: &str) -> Result<Host, TargetProblem> {
     }
     match broken_name_rule(text) {
         Some(reason) => Err(TargetProblem::Host { host: text.to_owned(), reason }),
+        None if text.starts_with('_') => Ok(Host::Service(text.to_owned())),
         None => Ok(Host::Name(text.to_owned())),
     }
 }
@@ -250,32 +313,7 @@ fn family_of(scheme: &str) -> &'static str {
 }
 
 fn nearest_scheme(word: &str, at_most: usize) -> Option<&'static str> {
-    SCHEMES
-        .into_iter()
-        .map(|scheme| (edits(word, scheme), scheme))
-        .filter(|(edits, _)| *edits <= at_most)
-        .min()
-        .map(|(_, scheme)| scheme)
-}
-
-/// How many insertions, deletions, replacements and swaps of neighbours turn `a` into `b`.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(above[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(before[j - 2] + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above[b.len()]
+    nearest(word, &SCHEMES, at_most)
 }
 
 #[cfg(test)]
@@ -312,13 +350,25 @@ mod tests {
             ("10.0.0.1.2:1", "it is no IPv4 address"),
             ("fe80::1:x", "written `[a::b]:port`"),
             ("[::1:1", "its `[` is not closed"),
-            ("[fe80::1%eth0]:1", "without a zone"),
+            ("[fe80::1%]:1", "\"fe80::1%\" is no host: the number of a network interface is from 1"),
+            ("[fe80::1%0]:1", "the number of a network interface is from 1 to 4294967295"),
+            ("ipv6:fe80::1%a/b", "after `%` comes the name or number of a network interface"),
+            ("[fe80::1%abcdefghijklmnop]", "after `%` comes the name or number"),
+            ("[10.0.0.1%lo]:1", "brackets enclose an IPv6 address"),
+            ("dns://[fe80::1%2]:53/a", "DNS server \"[fe80::1%2]:53\" is no IP address"),
+            ("_grpc._tcp.a.example:50051", "a name that begins with `_` is looked up as a service"),
             ("[::1]1", "after `]` comes `:port`"),
             ("bücher.example:1", "`xn--` form"),
             ("a..b:1", "a part between two dots is empty"),
             ("unix:", "it is empty"),
             ("unix://a/b", "a relative one is written `unix:path`"),
             ("unix:a\0b", "zero byte"),
+            ("unix-abstract:", "\"\" is no name of an abstract socket: it is empty"),
+            ("unix-abstract://host/a", "takes no authority; write `unix-abstract:name`"),
+            ("unix-abstrakt:a", "did you mean `unix-abstract`?"),
+            ("unix_abstract:///a", "\"///a\" is no port"),
+            ("file:", "\"\" is no path of a file: it is empty"),
+            ("file://host/a.json", "a relative one is written `file:path`"),
         ] {
             let message = error(text);
             assert!(message.contains(expected), "{text:?}: {message}");
@@ -327,13 +377,5 @@ mod tests {
         assert!(error(&format!("unix:{}", "x".repeat(108))).contains("longer than 107 bytes"));
         assert!(error(&format!("{}:1", "x".repeat(64))).contains("at most 63 characters"));
         assert!(error(&"x.".repeat(130)).contains("at most 253 characters"));
-    }
-
-    #[test]
-    fn a_swap_is_one_edit() {
-        assert_eq!(edits("dsn", "dns"), 1);
-        assert_eq!(edits("", "dns"), 3);
-        assert_eq!(edits("dns", "dns"), 0);
-        assert_eq!(edits("kitten", "sitting"), 3);
     }
 }

@@ -1,4 +1,7 @@
 //! A DNS server on a loopback port, over UDP and TCP, whose answers a test changes at will.
+//!
+//! It writes the records of its answers itself, with the shortest form of their name: hickory's encoder stops to
+//! shorten names after 120 of them, so that 3000 addresses would not fit into a message.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +12,11 @@ use std::{
 
 use hickory_resolver::proto::{
     op::{Message, ResponseCode},
-    rr::{RData, Record, RecordType},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{SRV, TXT},
+    },
+    serialize::binary::{BinEncodable, BinEncoder},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,10 +38,35 @@ pub(crate) enum Reply {
     },
     Code(ResponseCode),
     Silence,
+    Records {
+        ttl: u32,
+        records: Vec<RData>,
+    },
 }
 
-/// Replies by name, without the final dot, and record type. Other questions are NXDOMAIN.
-type Zone = BTreeMap<(String, RecordType), Reply>;
+/// The answer to a question for SRV records: priority, weight, port and target of each.
+pub(crate) fn services(ttl: u32, records: &[(u16, u16, u16, &str)]) -> Reply {
+    let record = |(priority, weight, port, target): &(u16, u16, u16, &str)| {
+        RData::SRV(SRV::new(*priority, *weight, *port, Name::from_ascii(target).unwrap()))
+    };
+    Reply::Records { ttl, records: records.iter().map(record).collect() }
+}
+
+/// The answer to a question for TXT records: the text of each, split as long ones have to be.
+pub(crate) fn texts(ttl: u32, records: &[&str]) -> Reply {
+    let record = |text: &&str| RData::TXT(TXT::from_bytes(text.as_bytes().chunks(20).collect()));
+    Reply::Records { ttl, records: records.iter().map(record).collect() }
+}
+
+/// A name without its final dot, and a record type.
+type Question = (String, RecordType);
+
+#[derive(Default)]
+struct Zone {
+    /// Other questions are NXDOMAIN.
+    replies: BTreeMap<Question, Reply>,
+    log: Vec<Question>,
+}
 
 pub(crate) struct DnsServer {
     pub(crate) address: SocketAddr,
@@ -53,7 +85,7 @@ impl DnsServer {
     pub(crate) async fn start() -> Self {
         let (udp, tcp) = sockets().await;
         let address = udp.local_addr().unwrap();
-        let zone = Arc::new(Mutex::new(Zone::new()));
+        let zone = Arc::new(Mutex::new(Zone::default()));
         let questions = watch::Sender::new(Counts::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(udp, zone.clone(), questions.clone()));
@@ -63,12 +95,17 @@ impl DnsServer {
 
     /// Sets the reply to A and AAAA questions for `name`.
     pub(crate) fn set(&self, name: &str, reply: Reply) {
-        self.set_family(name, RecordType::A, reply.clone());
-        self.set_family(name, RecordType::AAAA, reply);
+        self.set_kind(name, RecordType::A, reply.clone());
+        self.set_kind(name, RecordType::AAAA, reply);
     }
 
-    pub(crate) fn set_family(&self, name: &str, family: RecordType, reply: Reply) {
-        self.zone.lock().unwrap().insert((name.to_owned(), family), reply);
+    pub(crate) fn set_kind(&self, name: &str, kind: RecordType, reply: Reply) {
+        self.zone.lock().unwrap().replies.insert((name.to_owned(), kind), reply);
+    }
+
+    /// What was asked so far, in order.
+    pub(crate) fn log(&self) -> Vec<Question> {
+        self.zone.lock().unwrap().log.clone()
     }
 
     pub(crate) fn questions(&self) -> Counts {
@@ -99,11 +136,9 @@ async fn serve_udp(socket: UdpSocket, zone: Arc<Mutex<Zone>>, questions: watch::
         let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
         let answer = answer(&buffer[..length], &zone);
         questions.send_modify(|counts| counts.udp += 1);
-        if let Some(message) = answer {
-            let mut bytes = message.to_vec().unwrap();
-            if bytes.len() > UDP_LIMIT {
-                bytes = message.truncate().to_vec().unwrap();
-            }
+        if let Some((message, records)) = answer {
+            let whole = to_bytes(&message, &records);
+            let bytes = if whole.len() > UDP_LIMIT { to_bytes(&message.truncate(), &[]) } else { whole };
             socket.send_to(&bytes, peer).await.unwrap();
         }
     }
@@ -131,28 +166,58 @@ async fn serve_connection(
         stream.read_exact(&mut question).await?;
         let answer = answer(&question, zone);
         questions.send_modify(|counts| counts.tcp += 1);
-        if let Some(message) = answer {
-            let bytes = message.to_vec().unwrap();
+        if let Some((message, records)) = answer {
+            let bytes = to_bytes(&message, &records);
             stream.write_u16(bytes.len().try_into().unwrap()).await?;
             stream.write_all(&bytes).await?;
         }
     }
 }
 
-fn answer(question: &[u8], zone: &Mutex<Zone>) -> Option<Message> {
+/// The answer without its records, and the records.
+fn answer(question: &[u8], zone: &Mutex<Zone>) -> Option<(Message, Vec<Record>)> {
     let request = Message::from_vec(question).unwrap();
     let query = request.queries[0].clone();
-    let name = query.name().to_string().trim_end_matches('.').to_owned();
-    let reply = zone.lock().unwrap().get(&(name, query.query_type())).cloned();
+    let asked = (query.name().to_string().trim_end_matches('.').to_owned(), query.query_type());
+    let reply = {
+        let mut zone = zone.lock().unwrap();
+        zone.log.push(asked.clone());
+        zone.replies.get(&asked).cloned()
+    };
     let mut message = Message::response(request.metadata.id, request.metadata.op_code);
     message.add_query(query.clone());
-    match reply.unwrap_or(Reply::Code(ResponseCode::NXDomain)) {
+    let record = |ttl, data| Record::from_rdata(query.name().clone(), ttl, data);
+    let records = match reply.unwrap_or(Reply::Code(ResponseCode::NXDomain)) {
         Reply::Silence => return None,
-        Reply::Code(code) => message.metadata.response_code = code,
-        Reply::Addresses { ttl, addresses } => {
-            let wanted = addresses.into_iter().filter(|ip| ip.is_ipv4() == (query.query_type() == RecordType::A));
-            message.add_answers(wanted.map(|ip| Record::from_rdata(query.name().clone(), ttl, RData::from(ip))));
+        Reply::Code(code) => {
+            message.metadata.response_code = code;
+            Vec::new()
         }
+        Reply::Addresses { ttl, addresses } => {
+            let wanted = addresses.into_iter().filter(|ip| ip.is_ipv4() == (asked.1 == RecordType::A));
+            wanted.map(|ip| record(ttl, RData::from(ip))).collect()
+        }
+        Reply::Records { ttl, records } => records.into_iter().map(|data| record(ttl, data)).collect(),
+    };
+    Some((message, records))
+}
+
+fn to_bytes(message: &Message, records: &[Record]) -> Vec<u8> {
+    const COUNT_OF_ANSWERS: std::ops::Range<usize> = 6..8;
+    /// The name of the question, which comes after the header.
+    const SAME_NAME: [u8; 2] = [0xC0, 12];
+
+    let mut bytes = message.to_vec().unwrap();
+    bytes[COUNT_OF_ANSWERS].copy_from_slice(&u16::try_from(records.len()).unwrap().to_be_bytes());
+    for record in records {
+        let mut data = Vec::new();
+        record.data.emit(&mut BinEncoder::new(&mut data)).unwrap();
+        bytes.extend(SAME_NAME);
+        bytes.extend(u16::from(record.record_type()).to_be_bytes());
+        bytes.extend(u16::from(record.dns_class).to_be_bytes());
+        bytes.extend(record.ttl.to_be_bytes());
+        bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+        bytes.extend(data);
     }
-    Some(message)
+    bytes
 }
