@@ -1,3 +1,4 @@
+mod config;
 mod lookup;
 mod servers;
 mod watch;

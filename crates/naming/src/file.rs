@@ -15,6 +15,9 @@ use crate::{FailureKind, Options, Outcome, Resolution, ResolveError, Resolver, U
 /// After this time, a change of a file changes the time of its last change too: file systems count in steps.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// Not to ask the file system without a pause.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
 /// Reads endpoints from a file whenever it changes.
 ///
 /// It looks at the file at an interval rather than being told: that also works across container mounts, network file
@@ -30,7 +33,7 @@ pub(crate) struct File {
 
 impl File {
     pub(crate) fn new(path: PathBuf, options: &Options) -> Self {
-        Self { path, interval: options.file_interval, read: None, last: None }
+        Self { path, interval: options.file_interval.max(SHORTEST_INTERVAL), read: None, last: None }
     }
 
     /// What the file says, or `None` where it is the one that was read.

@@ -36,7 +36,8 @@ pub struct Options {
     pub backoff_initial: Duration,
     /// The longest delay between failed look-ups, before jitter. Default 120 s.
     pub backoff_max: Duration,
-    /// How often the file of a `file:` target is looked at. Default 500 ms.
+    /// How often the file of a `file:` target is looked at: a change is seen after that time at most. Default 500 ms; at least
+    /// 1 ms.
     pub file_interval: Duration,
 }
 

@@ -42,26 +42,56 @@ pub type Outcome = Result<Resolution, ResolveError>;
 
 /// A source of endpoints for one target.
 ///
+/// The built-in ones are behind [`Target::resolver`](crate::Target::resolver). One of your own asks a registry, say, at
+/// an interval and when the channel wants to know sooner:
+///
 /// ```
-/// use std::pin::Pin;
-/// use evenkeel_balance::{Address, Endpoint};
-/// use evenkeel_naming::{Resolution, Resolver, Updates};
+/// use std::{net::SocketAddr, pin::Pin, time::Duration};
+/// use evenkeel_balance::Endpoint;
+/// use evenkeel_naming::{FailureKind, Outcome, Resolution, ResolveError, Resolver, Updates, start};
 ///
-/// /// Moves to the next port whenever the channel asks again.
-/// struct Ports(u16);
+/// struct Registry {
+///     service: String,
+///     interval: Duration,
+/// }
 ///
-/// impl Resolver for Ports {
-///     fn run(mut self: Box<Self>, updates: Updates) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+/// impl Registry {
+///     /// Stands for a question to a real registry, which may fail.
+///     async fn ask(&self) -> Result<Vec<SocketAddr>, std::io::Error> {
+///         Ok(vec![([10, 0, 0, 1], 50051).into(), ([10, 0, 0, 2], 50051).into()])
+///     }
+///
+///     async fn resolve(&self) -> Outcome {
+///         let addresses = self.ask().await.map_err(|error| {
+///             let message = format!("cannot ask the registry for `{}`: {error}", self.service);
+///             ResolveError::new(FailureKind::Unreachable, message)
+///         })?;
+///         Ok(Resolution::new(addresses.into_iter().map(Endpoint::new).collect()))
+///     }
+/// }
+///
+/// impl Resolver for Registry {
+///     fn run(self: Box<Self>, updates: Updates) -> Pin<Box<dyn Future<Output = ()> + Send>> {
 ///         Box::pin(async move {
 ///             loop {
-///                 let address = Address::Tcp(([127, 0, 0, 1], self.0).into());
-///                 updates.send(Ok(Resolution::new(vec![Endpoint::new(address)])));
-///                 updates.requested().await;
-///                 self.0 += 1;
+///                 // An error leaves the last endpoints in use, and an equal list is no news: both may be sent freely.
+///                 updates.send(self.resolve().await);
+///                 // The least time between two questions, then the first of the interval and a request.
+///                 tokio::time::sleep(Duration::from_secs(1)).await;
+///                 let _ = tokio::time::timeout(self.interval, updates.requested()).await;
 ///             }
 ///         })
 ///     }
 /// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), ResolveError> {
+/// let registry = Registry { service: "greeter".to_owned(), interval: Duration::from_secs(30) };
+/// let mut resolving = start(Box::new(registry));
+/// let resolution = resolving.next().await.expect("it never ends")?;
+/// assert_eq!(resolution.endpoints.len(), 2);
+/// # Ok(())
+/// # }
 /// ```
 pub trait Resolver: Send + 'static {
     /// Resolves until there is nothing left to watch for; a list that cannot change is sent once.

@@ -13,8 +13,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Addresses, Known, Report, ServiceConfig, Share, insert,
-    lookup::{Answer, Family, Instance, Texts, look_up},
+    Addresses, Known, Report, Share,
+    config::Config,
+    insert,
+    lookup::{Answer, Family, Instance, look_up},
 };
 use crate::{
     ConfigClient, FailureKind, Options, ResolveError,
@@ -122,7 +124,6 @@ struct Step {
 struct State {
     name: String,
     is_service: bool,
-    client: ConfigClient,
     min_interval: Duration,
     max_interval: Duration,
     backoff: Backoff,
@@ -133,29 +134,25 @@ struct State {
     error: Option<ResolveError>,
     /// The failure of one part while others answer.
     part_error: Option<ResolveError>,
-    config: ServiceConfig,
-    config_error: Option<ResolveError>,
-    config_failures: u32,
+    config: Config,
 }
 
 impl State {
     fn new(asked: &HostPort, client: ConfigClient, options: &Options) -> Self {
+        // gRPC's connection backoff, between the bounds of the options.
+        let backoff = Backoff::new(options.backoff_initial.min(options.backoff_max), options.backoff_max, 1.6, 0.2);
         Self {
             name: asked.name(),
             is_service: matches!(asked.host, Host::Service(_)),
-            client,
             min_interval: options.min_interval,
             max_interval: options.max_interval.max(options.min_interval),
-            // gRPC's connection backoff, between the bounds of the options.
-            backoff: Backoff::new(options.backoff_initial.min(options.backoff_max), options.backoff_max, 1.6, 0.2),
+            config: Config::new(client, backoff.clone()),
+            backoff,
             failures: 0,
             instances: Vec::new(),
             found: BTreeMap::new(),
             error: None,
             part_error: None,
-            config: None,
-            config_error: None,
-            config_failures: 0,
         }
     }
 
@@ -180,18 +177,14 @@ impl State {
 
     /// Takes the new lists; a part without one keeps its last.
     fn accept(&mut self, answer: Answer, until_retry: Duration, reason: Reason, entropy: &mut Entropy) -> Step {
-        let (before, config_before) = (self.addresses(), self.config.clone());
-        let ttl = smallest_ttl(&answer).min(until_retry).min(self.take_config(answer.config, entropy));
+        let (before, config_before) = (self.addresses(), self.config.known().clone());
+        let ttl = smallest_ttl(&answer).min(until_retry);
+        let ttl = ttl.min(self.config.handle(&self.name, answer.config, entropy));
         let mut last = std::mem::take(&mut self.found);
-        let kept = |key: &_, last: &mut BTreeMap<_, _>| last.remove(key).unwrap_or_default();
-        self.found = answer
-            .hosts
-            .into_iter()
-            .map(|(key, records)| {
-                let addresses = records.map_or_else(|_| kept(&key, &mut last), |records| records.addresses);
-                (key, addresses)
-            })
-            .collect();
+        for (part, records) in answer.hosts {
+            let kept = last.remove(&part).unwrap_or_default();
+            self.found.insert(part, records.map_or(kept, |records| records.addresses));
+        }
         self.instances = answer.instances;
         let after = self.addresses();
         let recovered = self.error.take().is_some();
@@ -200,41 +193,11 @@ impl State {
         } else if recovered {
             info!(name = self.name, "name resolves again, to the same endpoints");
         }
-        let is_news = after != before || recovered || self.config != config_before;
+        let is_news = after != before || recovered || *self.config.known() != config_before;
         Step {
-            news: is_news.then(|| Ok(Known { addresses: after, config: self.config.clone() })),
+            news: is_news.then(|| Ok(Known { addresses: after, config: self.config.known().clone() })),
             next: Next::Refresh(ttl.clamp(self.min_interval, self.max_interval)),
         }
-    }
-
-    /// Takes the service config, or keeps the last one where it is not known, and gives the time until it is looked up
-    /// again.
-    fn take_config(&mut self, texts: Option<Result<Texts, ResolveError>>, entropy: &mut Entropy) -> Duration {
-        let (config, next) = match texts {
-            None => (None, Duration::MAX),
-            Some(Ok(texts)) => {
-                self.config_failures = 0;
-                self.config_error = None;
-                (self.client.read(&texts.name, &texts.values), texts.ttl.unwrap_or(Duration::MAX))
-            }
-            Some(Err(error)) => return self.note_config(error, entropy),
-        };
-        if config != self.config {
-            let known = config.as_ref().map(|config| config.as_deref());
-            info!(name = self.name, config = ?known, "service config changed");
-            self.config = config;
-        }
-        next
-    }
-
-    fn note_config(&mut self, error: ResolveError, entropy: &mut Entropy) -> Duration {
-        self.config_failures = self.config_failures.saturating_add(1);
-        let delay = self.backoff.delay(self.config_failures, entropy);
-        if self.config_error.as_ref() != Some(&error) {
-            warn!(name = self.name, %error, retry_in = ?delay, "look-up of the service config failed; the one before stays");
-            self.config_error = Some(error);
-        }
-        delay
     }
 
     fn fail(&mut self, error: ResolveError, entropy: &mut Entropy) -> Step {
@@ -335,7 +298,10 @@ fn smallest_ttl(answer: &Answer) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::lookup::Records, *};
+    use super::{
+        super::lookup::{Records, Texts},
+        *,
+    };
 
     #[allow(clippy::unnecessary_wraps, reason = "one side of a look-up, which may have failed")]
     fn records(addresses: &[&str], ttl: u64) -> Result<Records, ResolveError> {
@@ -473,28 +439,19 @@ mod tests {
         assert!(error.message.contains("none of the targets of its SRV records"), "{error}");
     }
 
-    fn with_config(config: Result<&[&str], ResolveError>) -> Answer {
-        let texts = |values: &[&str]| Texts {
+    #[test]
+    fn a_service_config_is_news_and_its_record_expires_too() {
+        let mut state = state();
+        let texts = |json: &str| Texts {
             name: "_grpc_config.web.example".to_owned(),
-            values: values.iter().map(|value| value.as_bytes().to_vec()).collect(),
+            values: vec![format!(r#"grpc_config=[{{"serviceConfig":{json}}}]"#).into()],
             ttl: Some(Duration::from_secs(30)),
         };
-        Answer { config: Some(config.map(texts)), ..answer(records(&["10.0.0.1"], 60), records(&[], 60)) }
-    }
-
-    #[test]
-    fn a_service_config_that_cannot_be_looked_up_stays_and_is_retried() {
-        let mut state = state();
-        let step = handle(&mut state, with_config(Ok(&[r#"grpc_config=[{"serviceConfig":{}}]"#])));
-        let config = |config| Some(Ok(Known { config, ..known(&["10.0.0.1:80"]) }));
-        assert_eq!(step.news, config(Some(Ok("{}".to_owned()))));
-        assert_eq!(step.next, Next::Refresh(Duration::from_secs(30)), "the TTL of the TXT record is the smallest");
-        let step = handle(&mut state, with_config(Err(servfail())));
-        assert_eq!(step.news, None);
-        assert!(matches!(step.next, Next::Refresh(delay) if delay < Duration::from_secs(2)), "{step:?}");
-        let step = handle(&mut state, with_config(Ok(&["grpc_config=[{}]"])));
-        assert!(matches!(step.news, Some(Ok(Known { config: Some(Err(_)), .. }))), "{step:?}");
-        let step = handle(&mut state, with_config(Ok(&[])));
-        assert_eq!(step.news, config(None));
+        for json in ["{}", r#"{"a":1}"#] {
+            let addresses = answer(records(&["10.0.0.1"], 60), records(&[], 60));
+            let step = handle(&mut state, Answer { config: Some(Ok(texts(json))), ..addresses });
+            let expected = Known { config: Some(Ok(json.to_owned())), ..known(&["10.0.0.1:80"]) };
+            assert_eq!(step, Step { news: Some(Ok(expected)), next: Next::Refresh(Duration::from_secs(30)) });
+        }
     }
 }
