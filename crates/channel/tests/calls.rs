@@ -239,7 +239,7 @@ async fn unix_sockets_are_reached_by_path() {
 
 #[tokio::test]
 async fn a_resolver_of_ones_own_changes_endpoints_and_config_under_running_calls() {
-    use evenkeel_channel::naming::{Resolution, Resolver, Updates};
+    use evenkeel_channel::naming::{FailureKind, Resolution, ResolveError, Resolver, Updates};
 
     struct Script(tokio::sync::mpsc::UnboundedReceiver<Resolution>);
     impl Resolver for Script {
@@ -277,6 +277,14 @@ async fn a_resolver_of_ones_own_changes_endpoints_and_config_under_running_calls
     let report = reports.wait_for(|report| report.config_error.is_some()).await.unwrap().clone();
     assert_eq!(report.policy, "round_robin");
     assert!(report.config_error.as_ref().unwrap().contains("nobody_has_it"));
+
+    // So does one that the resolver itself could not make out, such as a malformed TXT record.
+    let mut last = Resolution::new(vec![endpoint(&servers[1])]);
+    let malformed = ResolveError::new(FailureKind::Invalid, "a malformed record");
+    last.service_config = Some(Err(malformed));
+    send.send(last).unwrap();
+    let report = reports.wait_for(|report| report.endpoints.len() == 1).await.unwrap().clone();
+    assert_eq!((report.policy.as_str(), report.config_error.as_deref()), ("round_robin", Some("a malformed record")));
 
     send.send(Resolution::new(vec![endpoint(&servers[1])])).unwrap();
     reports.wait_for(|report| report.endpoints.len() == 1).await.unwrap();

@@ -70,9 +70,9 @@ mod tests {
     use super::*;
     use crate::FailureKind;
 
-    fn texts(value: &str) -> Option<Result<Texts, ResolveError>> {
+    fn texts(value: &str) -> Texts {
         let ttl = Some(Duration::from_secs(30));
-        Some(Ok(Texts { name: "_grpc_config.web".to_owned(), values: vec![value.into()], ttl }))
+        Texts { name: "_grpc_config.web".to_owned(), values: vec![value.into()], ttl }
     }
 
     #[test]
@@ -83,13 +83,13 @@ mod tests {
         let handle = |config: &mut Config, found| config.handle("web", found, &mut Entropy::new(1));
         let servfail = || Some(Err(ResolveError::new(FailureKind::Server, "SERVFAIL")));
 
-        let next = handle(&mut config, texts(r#"grpc_config=[{"serviceConfig":{}}]"#));
+        let next = handle(&mut config, Some(Ok(texts(r#"grpc_config=[{"serviceConfig":{}}]"#))));
         assert_eq!((next, config.known()), (Duration::from_secs(30), &Some(Ok("{}".to_owned()))));
         let (first, second) = (handle(&mut config, servfail()), handle(&mut config, servfail()));
         assert!(first < second && second < Duration::from_secs(3), "{first:?}, then {second:?}");
         assert_eq!(config.known(), &Some(Ok("{}".to_owned())));
 
-        handle(&mut config, texts("grpc_config=[{}]"));
+        handle(&mut config, Some(Ok(texts("grpc_config=[{}]"))));
         assert!(matches!(config.known(), Some(Err(_))));
         assert_eq!(handle(&mut config, servfail()), first, "an answer starts the delays over");
         assert_eq!(handle(&mut config, None), Duration::MAX);

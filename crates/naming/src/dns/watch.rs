@@ -146,7 +146,7 @@ impl State {
             is_service: matches!(asked.host, Host::Service(_)),
             min_interval: options.min_interval,
             max_interval: options.max_interval.max(options.min_interval),
-            config: Config::new(client, backoff.clone()),
+            config: Config::new(client, backoff),
             backoff,
             failures: 0,
             instances: Vec::new(),
