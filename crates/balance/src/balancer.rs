@@ -207,16 +207,25 @@ impl Balancer {
         if std::mem::take(&mut self.re_resolve) {
             return Some(Action::Resolve);
         }
-        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
-        let update = self.policy.poll_update(&mut ctx);
-        // A policy with children may have started one, which has begun to connect.
-        self.spread_changes(now);
-        if let Some(update) = update {
-            self.become_(now, update.connectivity);
-            return Some(Action::Publish(update));
+        let update = self.next_update(now);
+        // Making a picker may have had things to say and to count; those that come with one wait for the next call.
+        update.map(Action::Publish).or_else(|| self.subchannels.next_errand().map(Action::from))
+    }
+
+    fn next_update(&mut self, now: Time) -> Option<Update> {
+        loop {
+            let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+            let update = self.policy.poll_update(&mut ctx);
+            // A policy with children may have started one, which has begun to connect, or ended one and its ejections.
+            let has_changed = self.spread_changes(now);
+            if let Some(update) = update {
+                self.become_(now, update.connectivity);
+                return Some(update);
+            }
+            if !has_changed {
+                return None;
+            }
         }
-        // Making a picker may have had things to say and to count.
-        self.subchannels.next_errand().map(Action::from)
     }
 
     /// The channel's state as last published.
@@ -274,11 +283,15 @@ impl Balancer {
         self.policy.handle(event, &mut ctx);
     }
 
-    /// Tells the policies of every subchannel whose state has changed, those included that their reactions change.
-    fn spread_changes(&mut self, now: Time) {
+    /// Tells the policies of every subchannel whose state has changed, those included that their reactions change, and
+    /// says whether there were any.
+    fn spread_changes(&mut self, now: Time) -> bool {
+        let mut any = false;
         while let Some(id) = self.subchannels.next_change(now) {
             self.tell(now, Event::Subchannel(id));
+            any = true;
         }
+        any
     }
 }
 
