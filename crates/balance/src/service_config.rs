@@ -4,7 +4,7 @@ mod method;
 
 use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
 pub use method::{AdaptiveHedging, HedgingPolicy, MethodConfig, RetryPolicy};
@@ -202,6 +202,12 @@ fn parse_duration(text: &str) -> Option<Duration> {
     let nanos = format!("{fraction:0<9}").parse().ok()?;
     // Protobuf's bound: about ten thousand years.
     whole.parse().ok().filter(|&seconds: &u64| seconds <= 315_576_000_000).map(|seconds| Duration::new(seconds, nanos))
+}
+
+/// A protobuf duration in JSON as a field of a policy's config: `#[serde(deserialize_with = "json_duration")]`.
+pub(crate) fn json_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no duration such as \"1.5s\"")))
 }
 
 #[cfg(test)]

@@ -408,6 +408,10 @@ impl Subchannels {
         self.get(id).map(|subchannel| Arc::clone(&subchannel.load))
     }
 
+    pub(crate) fn address(&self, id: SubchannelId) -> Option<&Address> {
+        self.get(id).map(|subchannel| &subchannel.address)
+    }
+
     /// Every subchannel with its address, in the order of the addresses.
     pub(crate) fn all(&self) -> impl Iterator<Item = (SubchannelId, &Address, SubchannelState, &Arc<Load>)> {
         self.by_address.iter().filter_map(|(address, &id)| {

@@ -188,7 +188,7 @@ impl Resolution {
 }
 
 /// Endpoints are told apart by their set of addresses, whatever its order.
-fn identity(endpoint: &Endpoint) -> Vec<Address> {
+pub(super) fn identity(endpoint: &Endpoint) -> Vec<Address> {
     let mut addresses = endpoint.addresses.to_vec();
     addresses.sort_unstable();
     addresses.dedup();

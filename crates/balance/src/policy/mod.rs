@@ -7,6 +7,7 @@ mod child;
 mod explanation;
 mod least_request;
 mod leaves;
+mod outlier_detection;
 mod petiole;
 mod pick_first;
 mod random;
@@ -24,6 +25,10 @@ use crate::{
 pub use child::Child;
 pub use explanation::Explanation;
 pub use least_request::{LeastRequest, LeastRequestConfig};
+pub use outlier_detection::{
+    Detector, FailurePercentageEjection, OutlierDetection, OutlierDetectionConfig, SmallFleetEjection,
+    SuccessRateEjection,
+};
 pub use petiole::{Candidate, Choose, Petiole};
 pub use pick_first::{PickFirst, PickFirstConfig};
 pub use random::Random;
@@ -141,6 +146,11 @@ impl<'a> Context<'a> {
     /// The counters of a subchannel that the policy holds; fresh ones for one that nobody holds.
     pub fn load(&self, id: SubchannelId) -> Arc<Load> {
         self.subchannels.load(id).unwrap_or_default()
+    }
+
+    /// Where a subchannel leads; `None` for one that nobody holds.
+    pub fn address(&self, id: SubchannelId) -> Option<&Address> {
+        self.subchannels.address(id)
     }
 
     /// The subchannel of `address` if some policy holds it, without taking hold of it.

@@ -1,8 +1,9 @@
-use super::{LeastRequest, PickFirst, Policies, Random, RoundRobin};
+use super::{LeastRequest, OutlierDetection, PickFirst, Policies, Random, RoundRobin};
 
 impl Policies {
     /// Every policy of this crate.
     pub fn standard() -> Self {
-        Self::default().with(PickFirst).with(RoundRobin).with(Random).with(LeastRequest)
+        let petioles = Self::default().with(PickFirst).with(RoundRobin).with(Random).with(LeastRequest);
+        petioles.with(OutlierDetection)
     }
 }

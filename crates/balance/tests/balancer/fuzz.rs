@@ -30,8 +30,13 @@ enum Step {
     EndCall(usize),
 }
 
-const PETIOLES: [&str; 3] =
-    [r#"[{"round_robin":{}}]"#, r#"[{"random":{}}]"#, r#"[{"least_request":{"choiceCount":3}}]"#];
+const PETIOLES: [&str; 4] = [
+    r#"[{"round_robin":{}}]"#,
+    r#"[{"random":{}}]"#,
+    r#"[{"least_request":{"choiceCount":3}}]"#,
+    r#"[{"outlier_detection":{"interval":"1s","baseEjectionTime":"2s","maxEjectionPercent":90,"childPolicy":[{"random":{}}],
+        "failurePercentageEjection":{"threshold":40,"minimumHosts":1,"requestVolume":1}}}]"#,
+];
 const PICK_FIRST: [&str; 2] = [r#"[{"pick_first":{}}]"#, r#"[{"pick_first":{"shuffleAddressList":true}}]"#];
 
 fn petiole() -> impl Strategy<Value = LbConfig> {

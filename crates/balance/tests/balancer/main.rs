@@ -8,5 +8,6 @@ mod graceful_switch;
 mod health;
 mod least_request;
 mod models;
+mod outlier_detection;
 mod pick_first;
 mod round_robin;
