@@ -8,6 +8,7 @@ mod explanation;
 mod least_request;
 mod leaves;
 mod outlier_detection;
+mod panic_threshold;
 mod petiole;
 mod pick_first;
 mod random;
@@ -29,6 +30,7 @@ pub use outlier_detection::{
     Detector, FailurePercentageEjection, OutlierDetection, OutlierDetectionConfig, SmallFleetEjection,
     SuccessRateEjection,
 };
+pub use panic_threshold::{Overruler, PanicThreshold, PanicThresholdConfig};
 pub use petiole::{Candidate, Choose, Petiole};
 pub use pick_first::{PickFirst, PickFirstConfig};
 pub use random::Random;

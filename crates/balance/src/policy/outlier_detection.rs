@@ -21,8 +21,8 @@ use tally::Tally;
 /// and `maxEjectionPercent` 0 ejects nothing. Of several outliers the worst goes first; A50 leaves the order open. An
 /// ejection ends with the first sweep at which its time is up, to the instant.
 ///
-/// Calls of an address that several policies of the tree use count for each of them. Over `panic_threshold` and under
-/// it mean different things: see [`PanicThreshold`](super::PanicThreshold).
+/// Calls of an address that several policies of the tree use count for each of them. Put
+/// [`panic_threshold`](super::PanicThreshold) around it where `maxEjectionPercent` is high.
 #[derive(Clone, Copy, Debug)]
 pub struct OutlierDetection;
 

@@ -30,12 +30,13 @@ enum Step {
     EndCall(usize),
 }
 
-const PETIOLES: [&str; 4] = [
+const PETIOLES: [&str; 5] = [
     r#"[{"round_robin":{}}]"#,
     r#"[{"random":{}}]"#,
     r#"[{"least_request":{"choiceCount":3}}]"#,
     r#"[{"outlier_detection":{"interval":"1s","baseEjectionTime":"2s","maxEjectionPercent":90,"childPolicy":[{"random":{}}],
         "failurePercentageEjection":{"threshold":40,"minimumHosts":1,"requestVolume":1}}}]"#,
+    r#"[{"panic_threshold":{"threshold":70,"childPolicy":[{"round_robin":{}}]}}]"#,
 ];
 const PICK_FIRST: [&str; 2] = [r#"[{"pick_first":{}}]"#, r#"[{"pick_first":{"shuffleAddressList":true}}]"#];
 

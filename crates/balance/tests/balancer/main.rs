@@ -9,5 +9,6 @@ mod health;
 mod least_request;
 mod models;
 mod outlier_detection;
+mod panic_threshold;
 mod pick_first;
 mod round_robin;
