@@ -5,12 +5,14 @@
 
 mod child;
 mod explanation;
+mod hierarchy;
 mod least_request;
 mod leaves;
 mod outlier_detection;
 mod panic_threshold;
 mod petiole;
 mod pick_first;
+mod priority;
 mod random;
 mod registry;
 mod round_robin;
@@ -33,6 +35,7 @@ pub use outlier_detection::{
 pub use panic_threshold::{Overruler, PanicThreshold, PanicThresholdConfig};
 pub use petiole::{Candidate, Choose, Petiole};
 pub use pick_first::{PickFirst, PickFirstConfig};
+pub use priority::{Priority, PriorityChild, PriorityConfig, PriorityPolicy};
 pub use random::Random;
 pub use registry::{ConfiguredPolicy, NoConfig, Policies, PolicyFactory};
 pub use round_robin::RoundRobin;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use evenkeel_balance::{
     Action, Address, Balancer, Call, Code, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Decision,
     Endpoint, Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load, Measurement, Outcome, Pick, PickArgs, Picker,
-    Policies, ServiceConfig, Status, SubchannelState, Time, UnknownService,
+    Policies, ServiceConfig, Status, SubchannelState, Time, UnknownService, What,
 };
 
 pub(crate) struct Driver {
@@ -68,7 +68,22 @@ impl Driver {
 
     /// The resolver lists one endpoint for each address.
     pub(crate) fn resolve(&mut self, addresses: impl IntoIterator<Item = Address>) {
-        self.input(Input::Resolved(addresses.into_iter().map(endpoint).collect()));
+        self.list(addresses.into_iter().map(endpoint));
+    }
+
+    /// The resolver lists these endpoints.
+    pub(crate) fn list(&mut self, endpoints: impl IntoIterator<Item = Endpoint>) {
+        self.input(Input::Resolved(endpoints.into_iter().collect()));
+    }
+
+    /// What policies have said to the operator since the last call.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        let decisions = std::mem::take(&mut self.decisions);
+        let notes = decisions.into_iter().filter_map(|decision| match decision.what {
+            What::Policy(note) => Some(note),
+            _ => None,
+        });
+        notes.collect()
     }
 
     /// As [`resolve`](Self::resolve), and somebody waits for a connection.

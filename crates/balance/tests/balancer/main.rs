@@ -11,4 +11,5 @@ mod models;
 mod outlier_detection;
 mod panic_threshold;
 mod pick_first;
+mod priority;
 mod round_robin;
