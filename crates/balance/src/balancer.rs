@@ -208,6 +208,8 @@ impl Balancer {
             return Some(Action::Resolve);
         }
         let update = self.next_update(now);
+        // Only now is it certain that nobody takes over what others have let go.
+        self.subchannels.sweep();
         // Making a picker may have had things to say and to count; those that come with one wait for the next call.
         update.map(Action::Publish).or_else(|| self.subchannels.next_errand().map(Action::from))
     }

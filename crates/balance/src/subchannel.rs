@@ -105,6 +105,8 @@ pub(crate) struct Subchannels {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
     by_address: BTreeMap<Address, SubchannelId>,
+    /// What may be held by nobody.
+    orphans: Vec<SubchannelId>,
     /// What policies hold against an address or for it, in whatever state its connection is.
     opinions: BTreeMap<Address, Opinion>,
     /// Whose state has changed and whose holders have yet to hear of it.
@@ -127,6 +129,7 @@ impl Subchannels {
             slots: Vec::new(),
             vacant: Vec::new(),
             by_address: BTreeMap::new(),
+            orphans: Vec::new(),
             opinions: BTreeMap::new(),
             changed: VecDeque::new(),
             errands: VecDeque::new(),
@@ -158,13 +161,27 @@ impl Subchannels {
         SubchannelId { slot, generation: *generation }
     }
 
-    /// Gives up one hold on `id`; the last one closes its connection.
+    /// Gives up one hold on `id`. Whatever nobody holds at the next [`sweep`](Self::sweep) is closed: until then another
+    /// policy can take it over, connection and backoff and all.
     pub(crate) fn release(&mut self, id: SubchannelId) {
         let Some(subchannel) = self.get_mut(id) else { return };
         subchannel.holders -= 1;
-        if subchannel.holders > 0 {
-            return;
+        if subchannel.holders == 0 {
+            self.orphans.push(id);
         }
+    }
+
+    /// Closes what nobody holds.
+    pub(crate) fn sweep(&mut self) {
+        for id in std::mem::take(&mut self.orphans) {
+            if self.get(id).is_some_and(|subchannel| subchannel.holders == 0) {
+                self.close(id);
+            }
+        }
+    }
+
+    fn close(&mut self, id: SubchannelId) {
+        let Some(subchannel) = self.get(id) else { return };
         let connection = subchannel.connection(id);
         self.errands.extend(connection.map(Errand::Close));
         if let Some(gone) = self.slots[id.slot()].subchannel.take() {

@@ -109,7 +109,6 @@ impl PolicyFactory for Priority {
             order: Vec::new(),
             warning: None,
             levels: BTreeMap::new(),
-            retired: Vec::new(),
             serving: None,
             changed: true,
         })
@@ -141,8 +140,6 @@ pub struct PriorityPolicy {
     warning: Option<String>,
     /// The levels that have been needed so far.
     levels: BTreeMap<Arc<str>, Level>,
-    /// Those that are no longer listed: they end when the present ones have taken hold of their connections.
-    retired: Vec<Level>,
     /// Which level serves, and since when.
     serving: Option<(Arc<str>, Time)>,
     changed: bool,
@@ -154,10 +151,14 @@ impl PriorityPolicy {
         self.share_out(ctx);
         self.changed = true;
         let listed: BTreeSet<_> = self.order.iter().map(|(name, _)| Arc::clone(name)).collect();
-        for gone in self.levels.keys().filter(|name| !listed.contains(*name)).cloned().collect::<Vec<_>>() {
+        self.levels.retain(|name, level| {
             // Not kept for a while (gRFC A115).
-            self.retired.extend(self.levels.remove(&gone));
-        }
+            let is_listed = listed.contains(name);
+            if !is_listed {
+                level.child.shutdown(ctx);
+            }
+            is_listed
+        });
         for (name, resolution) in &self.order {
             if let (Some(level), Some((config, mute))) = (self.levels.get_mut(name), self.config.level(name)) {
                 level.child.configure(config, &self.policies, ctx)?;
@@ -315,9 +316,6 @@ impl Policy for PriorityPolicy {
         let chosen = self.choose(ctx);
         self.end_expired(ctx);
         let mut changed = std::mem::take(&mut self.changed) | self.serve(chosen, ctx);
-        for mut level in std::mem::take(&mut self.retired) {
-            level.child.shutdown(ctx);
-        }
         let Some(level) = self.serving_level() else { return changed.then(|| self.vacant()) };
         changed |= std::mem::take(&mut level.spoke);
         changed.then(|| level.update())
@@ -329,9 +327,10 @@ impl Policy for PriorityPolicy {
     }
 
     fn shutdown(&mut self, ctx: &mut Context<'_>) {
-        for mut level in std::mem::take(&mut self.levels).into_values().chain(std::mem::take(&mut self.retired)) {
+        for level in self.levels.values_mut() {
             level.child.shutdown(ctx);
         }
+        self.levels.clear();
         self.order.clear();
         self.resolution = None;
     }
