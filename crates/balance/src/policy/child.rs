@@ -97,6 +97,17 @@ impl Child {
         Ok(())
     }
 
+    /// Whether it has anything new to say. A child that is IDLE is woken: for parents of several, under which a call
+    /// that is placed elsewhere would not do so.
+    pub(super) fn poll_awake(&mut self, ctx: &mut Context<'_>) -> bool {
+        let spoke = self.poll_update(ctx).is_some();
+        if self.connectivity() != Connectivity::Idle {
+            return spoke;
+        }
+        self.handle(Event::ExitIdle, ctx);
+        self.poll_update(ctx).is_some() || spoke
+    }
+
     /// Lets the new policy take over if it is time.
     fn settle(&mut self, ctx: &mut Context<'_>) -> bool {
         let Some(pending) = self.pending.as_ref().and_then(|running| running.last.as_ref()) else { return false };

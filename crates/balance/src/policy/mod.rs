@@ -14,9 +14,12 @@ mod petiole;
 mod pick_first;
 mod priority;
 mod random;
+mod random_subsetting;
 mod registry;
 mod round_robin;
 mod standard;
+mod weighted_target;
+mod zone_aware;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -37,8 +40,11 @@ pub use petiole::{Candidate, Choose, Petiole};
 pub use pick_first::{PickFirst, PickFirstConfig};
 pub use priority::{Priority, PriorityChild, PriorityConfig, PriorityPolicy};
 pub use random::Random;
+pub use random_subsetting::{RandomSubsetting, RandomSubsettingConfig, RandomSubsettingPolicy};
 pub use registry::{ConfiguredPolicy, NoConfig, Policies, PolicyFactory};
 pub use round_robin::RoundRobin;
+pub use weighted_target::{Target, WeightedTarget, WeightedTargetConfig, WeightedTargetPolicy};
+pub use zone_aware::{ZoneAware, ZoneAwareConfig, ZoneAwarePolicy};
 
 /// A live load-balancing policy: events in, pickers out.
 ///
@@ -127,7 +133,8 @@ impl<'a> Context<'a> {
         self.subchannels.acquire(self.now, address)
     }
 
-    /// Gives up one hold; a subchannel that nobody holds is closed once its running calls have ended.
+    /// Gives up one hold; a subchannel that nobody takes hold of before the next update is closed, once its running
+    /// calls have ended.
     pub fn release(&mut self, id: SubchannelId) {
         self.subchannels.release(id);
     }

@@ -176,16 +176,16 @@ impl PriorityPolicy {
             Some(failed @ Resolution::Failed(_)) => {
                 self.config.priorities.iter().map(|name| (name.as_str().into(), failed.clone())).collect()
             }
-            Some(Resolution::Endpoints(endpoints)) => self.shares(Arc::clone(endpoints), ctx),
+            Some(Resolution::Endpoints(endpoints)) => self.shares(&Arc::clone(endpoints), ctx),
         };
     }
 
-    fn shares(&mut self, endpoints: Arc<[Endpoint]>, ctx: &mut Context<'_>) -> Vec<(Arc<str>, Resolution)> {
+    fn shares(&mut self, endpoints: &[Endpoint], ctx: &mut Context<'_>) -> Vec<(Arc<str>, Resolution)> {
         if self.config.child_policy.is_some() {
-            let ranks = Shares::by_rank(&endpoints).into_iter();
+            let ranks = Shares::by_rank(endpoints).into_iter();
             return ranks.map(|(name, share)| (name, Resolution::Endpoints(share))).collect();
         }
-        let mut shares = Shares::by_path(&endpoints, self.config.priorities.iter().map(String::as_str));
+        let mut shares = Shares::by_path(endpoints, self.config.priorities.iter().map(String::as_str));
         self.warning = shares.warning();
         if let Some(warning) = &self.warning {
             ctx.note(format!("priority: {warning}"));

@@ -1,4 +1,4 @@
-use super::{LeastRequest, OutlierDetection, PanicThreshold, PickFirst, Policies, Priority, Random, RoundRobin};
+use super::{LeastRequest, OutlierDetection, PanicThreshold, PickFirst, Policies, Priority, Random, RandomSubsetting, RoundRobin, WeightedTarget, ZoneAware};
 
 impl Policies {
     /// Every policy of this crate.
@@ -11,5 +11,8 @@ impl Policies {
             .with(OutlierDetection)
             .with(PanicThreshold)
             .with(Priority)
+            .with(WeightedTarget)
+            .with(RandomSubsetting)
+            .with(ZoneAware)
     }
 }

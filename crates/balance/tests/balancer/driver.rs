@@ -206,12 +206,17 @@ impl Driver {
         self.picker.pick(&PickArgs::new(self.now, entropy, "/test.Test/Call"))
     }
 
-    /// Makes `n` calls, each of which must be placed, and counts them by address.
+    /// Makes `n` calls that end well at once, each of which must be placed, and counts them by address.
     pub(crate) fn picks(&mut self, n: usize) -> BTreeMap<Address, usize> {
+        let reports = self.balancer.subchannels();
+        let addresses: BTreeMap<_, _> = reports.into_iter().map(|report| (report.id, report.address)).collect();
         let mut counts = BTreeMap::new();
         for _ in 0..n {
-            match self.pick() {
-                Placed::On(address) => *counts.entry(address).or_default() += 1,
+            match self.pick_raw() {
+                Pick::Call(call) => {
+                    *counts.entry(addresses[&call.subchannel()].clone()).or_default() += 1;
+                    call.finish(&Outcome::new(Code::Ok));
+                }
                 other => panic!("not placed: {other:?}"),
             }
         }

@@ -30,22 +30,33 @@ enum Step {
     EndCall(usize),
 }
 
-const PETIOLES: [&str; 5] = [
+/// READY while any endpoint is.
+const PETIOLES: [&str; 8] = [
     r#"[{"round_robin":{}}]"#,
     r#"[{"random":{}}]"#,
     r#"[{"least_request":{"choiceCount":3}}]"#,
+    r#"[{"random_subsetting":{"subsetSize":100,"childPolicy":[{"random":{}}]}}]"#,
+    r#"[{"zone_aware":{"zone":"0","minClusterSize":2,"childPolicy":[{"round_robin":{}}]}}]"#,
+    r#"[{"zone_aware":{"zone":"1","childPolicy":[{"random":{}}]}}]"#,
     r#"[{"outlier_detection":{"interval":"1s","baseEjectionTime":"2s","maxEjectionPercent":90,"childPolicy":[{"random":{}}],
         "failurePercentageEjection":{"threshold":40,"minimumHosts":1,"requestVolume":1}}}]"#,
     r#"[{"panic_threshold":{"threshold":70,"childPolicy":[{"round_robin":{}}]}}]"#,
 ];
 const PICK_FIRST: [&str; 2] = [r#"[{"pick_first":{}}]"#, r#"[{"pick_first":{"shuffleAddressList":true}}]"#];
+/// Not READY while a better level is awaited.
+const LEVELS: [&str; 3] = [
+    r#"[{"priority":{"childPolicy":[{"round_robin":{}}]}}]"#,
+    r#"[{"priority":{"failoverTimeout":"1s","childPolicy":[{"pick_first":{}}]}}]"#,
+    r#"[{"priority":{"childPolicy":[{"zone_aware":{"zone":"0","childPolicy":[{"least_request":{}}]}}]}}]"#,
+];
 
 fn petiole() -> impl Strategy<Value = LbConfig> {
     prop::sample::select(&PETIOLES[..]).prop_map(policies)
 }
 
 fn any_policy() -> impl Strategy<Value = LbConfig> {
-    prop_oneof![petiole(), prop::sample::select(&PICK_FIRST[..]).prop_map(policies)]
+    let other = |list: &'static [&'static str]| prop::sample::select(list).prop_map(policies);
+    prop_oneof![petiole(), other(&PICK_FIRST), other(&LEVELS)]
 }
 
 /// One step, of which those that configure take their config from `config`.
@@ -120,7 +131,11 @@ impl Fuzz {
 
     fn resolve(&mut self, list: &[Vec<u8>]) {
         self.listed = list.iter().flatten().copied().collect();
-        let endpoints = list.iter().filter_map(|addresses| Endpoint::with_addresses(addresses.iter().copied().map(v4)));
+        let endpoints = list.iter().filter_map(|addresses| {
+            let endpoint = Endpoint::with_addresses(addresses.iter().copied().map(v4))?;
+            let first = u32::from(*addresses.first()?);
+            Some(endpoint.with_priority(first % 2).in_zone((first % 3).to_string()))
+        });
         self.driver.input(Input::Resolved(endpoints.collect()));
     }
 

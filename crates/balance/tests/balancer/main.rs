@@ -1,5 +1,6 @@
 //! The balancing core by its public API alone: what the gRFCs require of it, and models it must agree with.
 
+mod composition;
 mod config;
 mod connections;
 mod driver;
@@ -12,4 +13,7 @@ mod outlier_detection;
 mod panic_threshold;
 mod pick_first;
 mod priority;
+mod random_subsetting;
 mod round_robin;
+mod weighted_target;
+mod zone_aware;
