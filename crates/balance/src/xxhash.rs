@@ -52,6 +52,11 @@ impl Xxh64 {
         self.keep(tail);
     }
 
+    /// Whether nothing has been written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     fn keep(&mut self, bytes: &[u8]) {
         self.rest[self.rest_len..][..bytes.len()].copy_from_slice(bytes);
         self.rest_len += bytes.len();
@@ -138,7 +143,9 @@ mod tests {
         #[test]
         fn how_the_bytes_are_cut_makes_no_difference(pieces in vec(vec(any::<u8>(), 0..80), 0..6), seed: u64) {
             let mut hasher = Xxh64::new(seed);
-            pieces.iter().for_each(|piece| hasher.write(piece));
+            for piece in &pieces {
+                hasher.write(piece);
+            }
             prop_assert_eq!(hasher.finish(), xxh64(&pieces.concat(), seed));
         }
     }

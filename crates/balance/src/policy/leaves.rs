@@ -130,6 +130,10 @@ impl<T> Leaves<T> {
         self.stems.get(&id)
     }
 
+    pub(super) fn get_mut(&mut self, id: LeafId) -> Option<&mut Stem<T>> {
+        self.stems.get_mut(&id)
+    }
+
     /// The subchannels that a leaf holds.
     pub(super) fn held(&self, id: LeafId) -> &[SubchannelId] {
         self.get(id).map_or(&[], |stem| stem.leaf.held())

@@ -5,6 +5,7 @@
 
 mod child;
 mod explanation;
+mod hashing;
 mod hierarchy;
 mod least_request;
 mod leaves;
@@ -16,6 +17,7 @@ mod priority;
 mod random;
 mod random_subsetting;
 mod registry;
+mod ring_hash;
 mod round_robin;
 mod standard;
 mod weighted_target;
@@ -42,6 +44,7 @@ pub use priority::{Priority, PriorityChild, PriorityConfig, PriorityPolicy};
 pub use random::Random;
 pub use random_subsetting::{RandomSubsetting, RandomSubsettingConfig, RandomSubsettingPolicy};
 pub use registry::{ConfiguredPolicy, NoConfig, Policies, PolicyFactory};
+pub use ring_hash::{RingHash, RingHashConfig};
 pub use round_robin::RoundRobin;
 pub use weighted_target::{Target, WeightedTarget, WeightedTargetConfig, WeightedTargetPolicy};
 pub use zone_aware::{ZoneAware, ZoneAwareConfig, ZoneAwarePolicy};

@@ -1,4 +1,7 @@
-use super::{LeastRequest, OutlierDetection, PanicThreshold, PickFirst, Policies, Priority, Random, RandomSubsetting, RoundRobin, WeightedTarget, ZoneAware};
+use super::{
+    LeastRequest, OutlierDetection, PanicThreshold, PickFirst, Policies, Priority, Random, RandomSubsetting, RingHash,
+    RoundRobin, WeightedTarget, ZoneAware,
+};
 
 impl Policies {
     /// Every policy of this crate.
@@ -14,5 +17,6 @@ impl Policies {
             .with(WeightedTarget)
             .with(RandomSubsetting)
             .with(ZoneAware)
+            .with(RingHash::default())
     }
 }

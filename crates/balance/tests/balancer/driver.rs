@@ -86,6 +86,12 @@ impl Driver {
         notes.collect()
     }
 
+    /// The resolver lists endpoints by the numbers of their addresses, with their weights.
+    pub(crate) fn resolve_weighted(&mut self, endpoints: &[(u8, u32)]) {
+        let endpoints = endpoints.iter().map(|&(n, weight)| endpoint(v4(n)).weighted(weight));
+        self.input(Input::Resolved(endpoints.collect()));
+    }
+
     /// As [`resolve`](Self::resolve), and somebody waits for a connection.
     pub(crate) fn resolve_and_connect(&mut self, addresses: impl IntoIterator<Item = Address>) {
         self.resolve(addresses);
@@ -185,7 +191,23 @@ impl Driver {
 
     /// Makes a call that ends well at once.
     pub(crate) fn pick(&mut self) -> Placed {
-        match self.pick_raw() {
+        let pick = self.pick_raw();
+        self.placed(pick)
+    }
+
+    /// As [`pick`](Self::pick), for a call whose caller gives it `key`.
+    pub(crate) fn pick_by(&self, key: &str) -> Placed {
+        // The entropy is that of no other pick, and has no say where there is a key.
+        let args = PickArgs::new(self.now, 0, "/test.Test/Call").with_hash_key(key.as_bytes());
+        self.placed(self.pick_args(&args))
+    }
+
+    pub(crate) fn pick_args(&self, args: &PickArgs<'_>) -> Pick {
+        self.picker.pick(args)
+    }
+
+    fn placed(&self, pick: Pick) -> Placed {
+        match pick {
             Pick::Call(call) => {
                 let address = self.address_of(&call);
                 call.finish(&Outcome::new(Code::Ok));

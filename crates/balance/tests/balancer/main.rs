@@ -14,6 +14,7 @@ mod panic_threshold;
 mod pick_first;
 mod priority;
 mod random_subsetting;
+mod ring_hash;
 mod round_robin;
 mod weighted_target;
 mod zone_aware;

@@ -1,0 +1,90 @@
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use crate::{ConfigError, Load, Time};
+
+/// How full an endpoint may be: at most so many times its fair share of the calls in flight (Mirrokni, Thorup and
+/// Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2018).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::policy) struct Bound {
+    /// Above 100, or equal.
+    percent: u32,
+}
+
+impl Bound {
+    /// A bound of `percent` of the fair share; 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// Where it is from 1 to 99: then there would be calls without a place.
+    pub(in crate::policy) fn of(percent: u32) -> Result<Option<Self>, ConfigError> {
+        match percent {
+            0 => Ok(None),
+            1..100 => Err(ConfigError::new(
+                "hashBalanceFactor",
+                format!("is {percent}, must be at least 100: percent of an endpoint's fair share (or 0 for no bound)"),
+            )),
+            _ => Ok(Some(Self { percent })),
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "calls walk past endpoints with over {} % of their fair share of the calls in flight", self.percent)
+    }
+}
+
+/// How many calls are in flight, as far as a picker knows.
+///
+/// To have every call count itself would make all threads write one cache line. So the endpoints' own counters are
+/// added up instead, by whichever pick comes when an interval of 1 µs an endpoint is over: some 5 % of one core even
+/// if each counter is in another core's cache, and less where picks are rare. In between, the total is off by the calls
+/// that have begun or ended since.
+#[derive(Debug)]
+pub(super) struct Tally {
+    factor: f64,
+    total: AtomicU64,
+    /// When to add up again, in nanoseconds since the driver's epoch.
+    due: AtomicU64,
+    interval: Duration,
+}
+
+impl Tally {
+    pub(super) fn new(bound: Bound, endpoints: usize) -> Self {
+        let interval = Duration::from_micros(endpoints as u64);
+        Self { factor: f64::from(bound.percent) / 100.0, total: AtomicU64::new(0), due: AtomicU64::new(0), interval }
+    }
+
+    /// The calls in flight that an endpoint of the whole weight might have, the one to be placed included.
+    pub(super) fn limit<'a>(&self, now: Time, loads: impl Iterator<Item = &'a Load>) -> Limit {
+        let due = self.due.load(Relaxed);
+        let next = (now + self.interval).as_nanos();
+        // One pick wins and adds up, the others go on with what is known.
+        if now.as_nanos() >= due && self.due.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
+            self.total.store(loads.map(|load| u64::from(load.in_flight())).sum(), Relaxed);
+        }
+        #[allow(clippy::cast_precision_loss, reason = "fewer than 2^53 calls are in flight")]
+        let calls = (self.total.load(Relaxed) + 1) as f64;
+        Limit(self.factor * calls)
+    }
+
+    /// The total looks out of date: it is added up again in a quarter of the interval.
+    pub(super) fn hasten(&self, now: Time) {
+        self.due.fetch_min((now + self.interval / 4).as_nanos(), Relaxed);
+    }
+}
+
+/// What an endpoint of the whole weight might carry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(f64);
+
+impl Limit {
+    /// Whether an endpoint that has this share of the weight has room for one more call.
+    pub(super) fn has_room(self, load: &Load, share: f64) -> bool {
+        f64::from(load.in_flight()) < (self.0 * share).ceil()
+    }
+}
