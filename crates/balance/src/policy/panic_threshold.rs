@@ -115,7 +115,9 @@ impl Overruler {
         for addresses in endpoints.iter().map(identity) {
             let known = gone.remove(&addresses);
             if known.is_none() && self.panics && !self.endpoints.contains_key(&addresses) {
-                addresses.iter().for_each(|address| ctx.trust(address));
+                for address in &*addresses {
+                    ctx.trust(address);
+                }
             }
             self.endpoints.entry(addresses).or_insert(known.unwrap_or_default());
         }
