@@ -1,4 +1,4 @@
-"""gRPC's own interop cases: grpc-go's client through the proxy, and Evenkeel's channel straight to the server."""
+"""gRPC's own interop cases, between grpc-go's client and server and Evenkeel's channel, proxy and server."""
 
 import socket
 import subprocess
@@ -13,6 +13,7 @@ CASES = [
     "channel_soak", "orca_per_rpc", "orca_oob", "pick_first_unary",
 ]
 OWN_CLIENT = INTEROP.parent / "target/release/evenkeel-interop"
+OWN_SERVER = INTEROP.parent / "target/release/evenkeel-interop-server"
 # The policy with which grpc-go's client collects load reports; its interop client brings it.
 ORCA_POLICY = '--service_config_json={"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}'
 
@@ -30,11 +31,22 @@ def run(peers, report):
     first = named[0] if peers.direct else peers.proxy(named, "--policy", "pick_first")
     for case in CASES:
         target = (first if case == "pick_first_unary" else through).address
-        options = [ORCA_POLICY] if case.startswith("orca") else []
-        report.check(f"interop grpc-go client: {case}", lambda: passes(BIN / "grpc-go-client", target, case, *options))
+        report.check(f"interop grpc-go client: {case}", lambda: go_passes(target, case))
     for case in [] if peers.direct else CASES:
         target = (named[0] if case == "pick_first_unary" else server).address
         report.check(f"interop Evenkeel's channel: {case}", lambda: passes(OWN_CLIENT, target, case))
+    if not peers.direct:
+        to_own_server(peers, report)
+
+
+def to_own_server(peers, report):
+    own = peers.start(Child([OWN_SERVER, "--port=0"]))
+    own.address = own.line_starting("listening on ")
+    through = peers.proxy([own])
+    for case in CASES:
+        report.check(f"interop grpc-go client, Evenkeel's server: {case}", lambda: go_passes(own.address, case))
+        report.check(f"interop the same through the proxy: {case}", lambda: go_passes(through.address, case))
+        report.check(f"interop Evenkeel's channel and server: {case}", lambda: passes(OWN_CLIENT, own.address, case))
 
 
 def server_at(peers):
@@ -51,6 +63,11 @@ def server_at(peers):
 def answers(port):
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def go_passes(target, case):
+    options = [ORCA_POLICY] if case.startswith("orca") else []
+    passes(BIN / "grpc-go-client", target, case, *options)
 
 
 def passes(client, target, case, *options):

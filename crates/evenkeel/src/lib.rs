@@ -27,10 +27,26 @@
 //! reporter.drain_on_signal(Default::default())?.run(|drained| server.serve_with_shutdown(address, drained)).await?;
 //! # Ok(()) }
 //! ```
+//!
+//! [`orca`] tells them how busy it is, by which they give busy servers fewer calls:
+//!
+//! ```no_run
+//! # use evenkeel_proto::demo::echo_server::{Echo, EchoServer};
+//! # async fn serve(address: std::net::SocketAddr, echo: impl Echo) -> Result<(), tonic::transport::Error> {
+//! let load = evenkeel::orca::Recorder::new();
+//! let server = tonic::transport::Server::builder().layer(load.layer()).add_service(load.service());
+//! server.add_service(EchoServer::new(echo)).serve(address).await
+//! # }
+//! ```
 
 pub use evenkeel_channel::{BuildError, Builder, Channel, Report, ResponseBody, WaitForReady, balance, naming};
 
 /// The `grpc.health.v1` service: reporter, Check, Watch, List and drain.
 pub mod health {
     pub use evenkeel_health::*;
+}
+
+/// Load reports (ORCA): in each call's trailers, and on a stream of their own.
+pub mod orca {
+    pub use evenkeel_orca::*;
 }
