@@ -44,6 +44,20 @@ struct Counts {
     begun: watch::Sender<u64>,
     running: watch::Sender<u64>,
     most: AtomicU64,
+    /// How long every call waits, in milliseconds, beside what it asks for.
+    delay: AtomicU64,
+    /// The code that every call fails with; 0 for none.
+    failure: AtomicU64,
+}
+
+impl Counts {
+    async fn behave(&self) -> Result<(), Status> {
+        tokio::time::sleep(Duration::from_millis(self.delay.load(SeqCst))).await;
+        match self.failure.load(SeqCst) {
+            0 => Ok(()),
+            code => Err(Status::new(i32::try_from(code).unwrap().into(), "as the test wants it")),
+        }
+    }
 }
 
 /// Counts a call as running until it is dropped.
@@ -118,6 +132,16 @@ impl Server {
         }
     }
 
+    /// Answers unary and client-streaming calls later from now on.
+    pub(crate) fn delays(&self, delay: Duration) {
+        self.counts.delay.store(delay.as_millis().try_into().unwrap(), SeqCst);
+    }
+
+    /// Fails unary and client-streaming calls from now on.
+    pub(crate) fn fails(&self, code: tonic::Code) {
+        self.counts.failure.store(i32::from(code).try_into().unwrap(), SeqCst);
+    }
+
     pub(crate) fn calls(&self) -> u64 {
         *self.counts.begun.borrow()
     }
@@ -168,6 +192,7 @@ impl Echo for Service {
     async fn unary(&self, request: Request<EchoRequest>) -> Result<Response<EchoReply>, Status> {
         let _running = Running::new(&self.counts);
         let request = request.into_inner();
+        self.counts.behave().await?;
         tokio::time::sleep(Duration::from_millis(request.delay_ms.into())).await;
         Ok(Response::new(self.reply(request)))
     }
@@ -175,6 +200,7 @@ impl Echo for Service {
     async fn client_stream(&self, request: Request<Streaming<EchoRequest>>) -> Result<Response<EchoReply>, Status> {
         let _running = Running::new(&self.counts);
         let requests = request.into_inner().collect::<Result<Vec<_>, _>>().await?;
+        self.counts.behave().await?;
         let message = requests.into_iter().map(|request| request.message).collect();
         Ok(Response::new(self.reply(EchoRequest { message, ..EchoRequest::default() })))
     }
