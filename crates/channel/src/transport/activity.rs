@@ -60,9 +60,9 @@ impl Activity {
         self.outstanding.fetch_sub(1, Relaxed);
     }
 
-    /// Headers or data of a reply have come in.
+    /// What came in last was headers or data of a reply.
     pub(super) fn replied(&self) {
-        self.replied_at.store(self.now(), Relaxed);
+        self.replied_at.store(self.received_at.load(Relaxed), Relaxed);
     }
 
     /// A PING is on its way.

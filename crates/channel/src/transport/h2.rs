@@ -28,11 +28,17 @@ use crate::clock::Clock;
 
 /// What a peer may send on one stream before we have read it. A slow reader costs this much and no more.
 const STREAM_WINDOW: u32 = 512 * 1024;
+/// How much of that is given back at a time.
+const RELEASED_AT: usize = STREAM_WINDOW as usize / 8;
 /// What a peer may send on all streams together: the most there is. The streams' own windows bound it; a smaller one
 /// would let a few slow readers hold up every other call of the connection.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// The largest header list that a peer may send.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// The longest piece that goes out without asking the peer's windows first, if it is a request's last: then the
+/// library holds it for as long as they are closed. Asking costs as much as sending does.
+const UNASKED: usize = 64 * 1024;
 
 /// Cancelled streams whose late frames are ignored without an answer, for the library's second.
 const REMEMBERED_RESETS: usize = 1_000;
@@ -64,6 +70,7 @@ where
         peer,
         activity,
         open: AtomicUsize::new(0),
+        limit: AtomicUsize::new(send.current_max_send_streams()),
         freed: Notify::new(),
         closed: AtomicBool::new(false),
         hang_up: Notify::new(),
@@ -78,7 +85,6 @@ where
         progress: Progress::new(settings),
         timer: None,
         has_spoken: false,
-        limit: 0,
     };
     Ok((Connection { send, shared }, line))
 }
@@ -94,8 +100,10 @@ pub(crate) struct Connection {
 struct Shared {
     peer: Address,
     activity: Arc<Activity>,
-    /// Streams open now, kept below what the peer allows.
+    /// Streams open now, kept below `limit`.
     open: AtomicUsize,
+    /// How many the peer allows, as last seen.
+    limit: AtomicUsize,
     /// Signals each stream that ends.
     freed: Notify,
     /// Takes no more streams: it broke, or the peer is leaving.
@@ -121,7 +129,10 @@ impl Connection {
         ends: bool,
         purpose: Purpose,
     ) -> Result<(Outgoing, Incoming), StreamError> {
-        let permit = self.permit(purpose).await?;
+        let permit = match self.try_permit(purpose)? {
+            Some(permit) => permit,
+            None => self.permit(purpose).await?,
+        };
         // A fresh handle has nothing pending, so it is ready unless the connection takes no more streams.
         let mut send = self.send.clone();
         poll_fn(|cx| send.poll_ready(cx)).await.map_err(|_| StreamError::NotSent)?;
@@ -130,37 +141,44 @@ impl Connection {
             if closed { StreamError::NotSent } else { StreamError::Invalid(error.to_string()) }
         })?;
         let outgoing = Outgoing { stream, shared: Arc::clone(&self.shared) };
-        Ok((outgoing, Incoming { id: response.stream_id(), response: Some(response), body: None, permit }))
+        Ok((
+            outgoing,
+            Incoming { id: response.stream_id(), response: Some(response), body: None, unreleased: 0, permit },
+        ))
     }
 
+    /// Waits for a stream to end.
     async fn permit(&self, purpose: Purpose) -> Result<Permit, StreamError> {
         loop {
             let freed = self.shared.freed.notified();
             let mut freed = std::pin::pin!(freed);
             freed.as_mut().enable();
-            if self.is_closed() {
-                return Err(StreamError::NotSent);
-            }
-            if let Some(permit) = self.try_permit(purpose) {
+            if let Some(permit) = self.try_permit(purpose)? {
                 return Ok(permit);
             }
             freed.await;
         }
     }
 
-    fn try_permit(&self, purpose: Purpose) -> Option<Permit> {
+    /// The right to open a stream, if there is room for one.
+    fn try_permit(&self, purpose: Purpose) -> Result<Option<Permit>, StreamError> {
+        if self.is_closed() {
+            return Err(StreamError::NotSent);
+        }
         let limit = self.stream_limit();
         let more = |open: usize| (open < limit).then_some(open + 1);
-        self.shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        if self.shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            return Ok(None);
+        }
         if purpose == Purpose::Call {
             self.shared.activity.sent();
         }
-        Some(Permit { shared: Arc::clone(&self.shared), purpose })
+        Ok(Some(Permit { shared: Arc::clone(&self.shared), purpose }))
     }
 
     /// How many streams the peer allows at a time.
     pub(crate) fn stream_limit(&self) -> usize {
-        self.send.current_max_send_streams()
+        self.shared.limit.load(Ordering::Acquire)
     }
 
     /// Where it leads.
@@ -212,7 +230,7 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Sends as much of `data` as the peer's windows let pass, until all of it has gone.
+    /// Sends as much of `data` as the peer's windows let pass, until all of it has gone or is short and the last.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -220,8 +238,9 @@ impl Outgoing {
         ends: bool,
     ) -> Poll<Result<(), StreamError>> {
         loop {
-            if data.is_empty() {
-                return Poll::Ready(if ends { self.end() } else { Ok(()) });
+            // What ends the stream is followed by nothing that could pile up behind it.
+            if data.is_empty() || (ends && data.len() <= UNASKED) {
+                return Poll::Ready(if ends { self.send(std::mem::take(data), true) } else { Ok(()) });
             }
             self.stream.reserve_capacity(data.len());
             let granted = match ready!(self.stream.poll_capacity(cx)) {
@@ -266,6 +285,8 @@ pub(crate) struct Incoming {
     id: h2::StreamId,
     response: Option<ResponseFuture>,
     body: Option<h2::RecvStream>,
+    /// Bytes read that the peer may not send again yet.
+    unreleased: usize,
     permit: Permit,
 }
 
@@ -288,7 +309,7 @@ impl Incoming {
         self.body.as_ref().is_none_or(h2::RecvStream::is_end_stream)
     }
 
-    /// The next data. Reading it lets the peer send as much again.
+    /// The next data. Reading it lets the peer send as much again, a good part of its window at a time.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let data = match ready!(body.poll_data(cx)) {
@@ -297,8 +318,11 @@ impl Incoming {
             Some(Err(error)) => return Poll::Ready(Some(Err(self.error(&error)))),
         };
         self.permit.shared.activity.replied();
-        // Fails only where the stream is gone, which the next read tells.
-        let _ = body.flow_control().release_capacity(data.len());
+        self.unreleased += data.len();
+        if self.unreleased >= RELEASED_AT {
+            // Fails only where the stream is gone, which the next read tells.
+            let _ = body.flow_control().release_capacity(std::mem::take(&mut self.unreleased));
+        }
         Poll::Ready(Some(Ok(data)))
     }
 
@@ -327,8 +351,6 @@ pub(crate) struct Line<S> {
     progress: Progress,
     timer: Option<Pin<Box<Sleep>>>,
     has_spoken: bool,
-    /// How many streams the peer allowed when last seen.
-    limit: usize,
 }
 
 /// What happens to a connection.
@@ -387,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     fn note_limit(&mut self) {
         let Some(send) = &self.send else { return };
         let limit = send.current_max_send_streams();
-        if limit > std::mem::replace(&mut self.limit, limit) {
+        if limit > self.shared.limit.swap(limit, Ordering::AcqRel) {
             self.shared.freed.notify_waiters();
         }
     }
