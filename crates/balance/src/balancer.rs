@@ -6,7 +6,7 @@ use crate::{
     SubchannelState, Time, Update,
     decision::What,
     policy::{Child, Context, Explanation, Policy},
-    subchannel::{Errand, Subchannels},
+    subchannel::{Ending, Errand, Subchannels},
     time::earliest,
 };
 
@@ -41,6 +41,9 @@ pub enum Input {
     Connected(ConnectionId),
     /// An attempt has failed, or a connection takes no more calls: it broke, or the peer is leaving (GOAWAY).
     Disconnected(ConnectionId, Status),
+    /// An attempt found nobody listening: the connection was refused, or there is no such socket. Nobody is there to be
+    /// overloaded, so an endpoint that was lost lately is tried again soon ([`ConnectionSettings::return_interval`]).
+    Refused(ConnectionId, Status),
     /// The health Watch of a connection said something.
     Health(ConnectionId, HealthSignal),
     /// The server of a connection has reported its load out of band.
@@ -62,6 +65,8 @@ pub enum Action {
         connection: ConnectionId,
         /// Where to.
         address: Address,
+        /// What the endpoint carries; the connection marks it as suspect ([`Load::suspect`]).
+        load: Arc<Load>,
     },
     /// Start no more calls on this connection and close it when its running ones have ended; abort an attempt.
     /// Nothing more needs to be said of it.
@@ -94,7 +99,7 @@ pub enum Action {
 impl From<Errand> for Action {
     fn from(errand: Errand) -> Self {
         match errand {
-            Errand::Connect(connection, address) => Self::Connect { connection, address },
+            Errand::Connect(connection, address, load) => Self::Connect { connection, address, load },
             Errand::Close(connection) => Self::Close(connection),
             Errand::WatchHealth(connection, service) => Self::WatchHealth { connection, service },
             Errand::WatchLoad(connection, interval) => Self::WatchLoad { connection, interval },
@@ -170,7 +175,8 @@ impl Balancer {
                 self.tell(now, Event::ResolutionFailed(&status.from_control_plane()));
             }
             Input::Connected(connection) => self.subchannels.connected(now, connection),
-            Input::Disconnected(connection, why) => self.subchannels.disconnected(now, connection, &why),
+            Input::Disconnected(connection, why) => self.subchannels.disconnected(now, connection, &why, Ending::Other),
+            Input::Refused(connection, why) => self.subchannels.disconnected(now, connection, &why, Ending::Refused),
             Input::Health(connection, signal) => self.subchannels.health(now, connection, signal),
             Input::Load(connection, report) => {
                 if self.subchannels.is_current(connection) {

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What one endpoint is doing now and has done so far.
 ///
@@ -11,6 +11,7 @@ pub struct Load {
     started: AtomicU64,
     succeeded: AtomicU64,
     failed: AtomicU64,
+    suspect: AtomicBool,
 }
 
 impl Load {
@@ -32,6 +33,18 @@ impl Load {
     /// Calls that ended with any other status, cancelled ones included.
     pub fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
+    }
+
+    /// Whether the endpoint's connection has calls outstanding, has fallen silent, and has been asked for a sign of life
+    /// ([`Progress`](crate::Progress)). Pickers would rather have another one: the answer is a moment away, and if none
+    /// comes, fewer calls wait for it.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Relaxed)
+    }
+
+    /// Marks the endpoint as suspect, or clears it: for the driver, which has its connection.
+    pub fn suspect(&self, is_suspect: bool) {
+        self.suspect.store(is_suspect, Relaxed);
     }
 
     pub(crate) fn begin(&self) {

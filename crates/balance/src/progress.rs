@@ -7,7 +7,7 @@ use crate::Time;
 #[non_exhaustive]
 pub struct ProgressSettings {
     /// A call has been sent and no byte has come for this long: the peer is asked for a sign of life (an HTTP/2
-    /// PING). Default 200 ms.
+    /// PING), and pickers prefer other endpoints until it comes. Default 100 ms.
     pub suspect_after: Duration,
     /// The sign has not come for this long: the endpoint gets no more calls until it does. Default 200 ms. Too short,
     /// and a busy machine's scheduling looks like a stall; that costs nothing but a moment without the endpoint.
@@ -20,7 +20,7 @@ pub struct ProgressSettings {
 impl Default for ProgressSettings {
     fn default() -> Self {
         Self {
-            suspect_after: Duration::from_millis(200),
+            suspect_after: Duration::from_millis(100),
             stall_after: Duration::from_millis(200),
             give_up_after: Duration::from_secs(20),
         }
@@ -120,6 +120,11 @@ impl Progress {
         }
     }
 
+    /// Whether the peer owes a sign of life.
+    pub fn is_suspect(&self) -> bool {
+        self.state != State::Well
+    }
+
     /// When to judge again if no byte comes until then.
     pub fn next_timeout(&self, traffic: &Traffic) -> Option<Time> {
         match self.state {
@@ -157,13 +162,15 @@ mod tests {
     fn a_hung_peer_is_probed_then_stalled_then_recovers_with_its_first_byte() {
         let mut progress = Progress::new(ProgressSettings::default());
         let silent = traffic(Some(100), 90, 90);
-        assert_eq!(progress.next_timeout(&silent), Some(at(300)));
-        assert_eq!(progress.judge(at(299), &silent), Verdict::Well);
-        assert_eq!(progress.judge(at(300), &silent), Verdict::Probe);
-        assert_eq!(progress.judge(at(499), &silent), Verdict::Well);
-        assert_eq!(progress.judge(at(500), &silent), Verdict::Stalled);
-        assert_eq!(progress.judge(at(501), &silent), Verdict::Well, "told once");
+        assert_eq!(progress.next_timeout(&silent), Some(at(200)));
+        assert_eq!(progress.judge(at(199), &silent), Verdict::Well);
+        assert_eq!(progress.judge(at(200), &silent), Verdict::Probe);
+        assert!(progress.is_suspect());
+        assert_eq!(progress.judge(at(399), &silent), Verdict::Well);
+        assert_eq!(progress.judge(at(400), &silent), Verdict::Stalled);
+        assert_eq!(progress.judge(at(401), &silent), Verdict::Well, "told once");
         assert_eq!(progress.judge(at(3_000), &traffic(None, 2_999, 2_999)), Verdict::Recovered);
+        assert!(!progress.is_suspect());
         assert_eq!(progress.judge(at(3_001), &traffic(None, 2_999, 2_999)), Verdict::Well);
     }
 
@@ -172,10 +179,10 @@ mod tests {
         let mut progress = Progress::new(ProgressSettings::default());
         let silent = traffic(Some(0), 0, 0);
         // Bytes before the probe are no answer to it.
-        assert_eq!(progress.judge(at(200), &silent), Verdict::Probe);
-        assert_eq!(progress.judge(at(400), &silent), Verdict::Stalled);
-        assert_eq!(progress.next_timeout(&silent), Some(at(20_200)));
-        assert_eq!(progress.judge(at(20_200), &silent), Verdict::Dead);
+        assert_eq!(progress.judge(at(100), &silent), Verdict::Probe);
+        assert_eq!(progress.judge(at(300), &silent), Verdict::Stalled);
+        assert_eq!(progress.next_timeout(&silent), Some(at(20_100)));
+        assert_eq!(progress.judge(at(20_100), &silent), Verdict::Dead);
     }
 
     #[test]

@@ -55,11 +55,21 @@ pub struct ConnectionSettings {
     pub backoff: Backoff,
     /// An attempt that takes longer has failed. Default 20 s, gRPC's minimum connect time-out.
     pub connect_timeout: Duration,
+    /// An endpoint that has carried calls and was lost is likely to be restarting: while attempts find nobody
+    /// listening, it is tried again after this, ± 20 %, in place of the backoff. Default 200 ms.
+    pub return_interval: Duration,
+    /// For how long after the loss; then the backoff takes over. Default 60 s; zero turns the quick return off.
+    pub return_window: Duration,
 }
 
 impl Default for ConnectionSettings {
     fn default() -> Self {
-        Self { backoff: Backoff::default(), connect_timeout: Duration::from_secs(20) }
+        Self {
+            backoff: Backoff::default(),
+            connect_timeout: Duration::from_secs(20),
+            return_interval: Duration::from_millis(200),
+            return_window: Duration::from_secs(60),
+        }
     }
 }
 
@@ -82,10 +92,22 @@ pub struct SubchannelState {
     pub reason: String,
 }
 
+/// How the quick return is spread, so that many clients do not come at once.
+const RETURN_JITTER: f64 = 0.2;
+
+/// How an attempt or a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Nobody listens there.
+    Refused,
+    /// In any other way.
+    Other,
+}
+
 /// What a subchannel needs from the driver; [`Action`](crate::Action) has the words for each.
 #[derive(Debug)]
 pub(crate) enum Errand {
-    Connect(ConnectionId, Address),
+    Connect(ConnectionId, Address, Arc<Load>),
     Close(ConnectionId),
     WatchHealth(ConnectionId, String),
     WatchLoad(ConnectionId, Duration),
@@ -199,12 +221,12 @@ impl Subchannels {
         }
         let attempt = subchannel.attempt.wrapping_add(1);
         subchannel.attempt = attempt;
-        let address = subchannel.address.clone();
+        let (address, load) = (subchannel.address.clone(), Arc::clone(&subchannel.load));
         // How the last connection or attempt ended says more than "connecting" would.
         let reason = if attempt > 1 { subchannel.reason.clone() } else { "connecting".to_owned() };
         subchannel.become_(now, State::Connecting { deadline: now + timeout }, reason);
         let connection = ConnectionId { subchannel: id, attempt };
-        self.errands.push_back(Errand::Connect(connection, address));
+        self.errands.push_back(Errand::Connect(connection, address, load));
         self.changed.push_back(id);
     }
 
@@ -227,7 +249,7 @@ impl Subchannels {
     }
 
     /// An attempt has failed, or a connection has ended.
-    pub(crate) fn disconnected(&mut self, now: Time, connection: ConnectionId, why: &Status) {
+    pub(crate) fn disconnected(&mut self, now: Time, connection: ConnectionId, why: &Status, ending: Ending) {
         let backoff = self.settings.backoff;
         let Some(subchannel) = self.get_mut(connection.subchannel) else { return };
         if subchannel.attempt != connection.attempt {
@@ -239,6 +261,7 @@ impl Subchannels {
                 let useful = subchannel.load.started() > ready.started || now.since(ready.since) >= backoff.initial();
                 if useful {
                     subchannel.failures = 0;
+                    subchannel.lost_at = (subchannel.load.started() > 0).then_some(now);
                 }
                 // Else a peer that accepts and hangs up at once would be dialled in a tight loop.
                 !useful
@@ -246,10 +269,7 @@ impl Subchannels {
             State::Idle | State::TransientFailure { .. } => return,
         };
         let state = if failed {
-            subchannel.failures = subchannel.failures.saturating_add(1);
-            let failures = subchannel.failures;
-            let delay = backoff.delay(failures, &mut self.entropy);
-            State::TransientFailure { retry_at: now + delay }
+            State::TransientFailure { retry_at: now + self.delay(now, connection.subchannel, ending) }
         } else {
             State::Idle
         };
@@ -257,6 +277,25 @@ impl Subchannels {
             subchannel.become_(now, state, why.message.clone());
         }
         self.changed.push_back(connection.subchannel);
+    }
+
+    /// How long a failed attempt is followed by none.
+    fn delay(&mut self, now: Time, id: SubchannelId, ending: Ending) -> Duration {
+        let (settings, mut entropy) = (self.settings.clone(), self.entropy.clone());
+        let Some(subchannel) = self.get_mut(id) else { return settings.backoff.initial() };
+        let is_back_soon = subchannel.lost_at.is_some_and(|lost| now.since(lost) < settings.return_window);
+        // The first attempt after the loss may have met a process in the act of dying, which does not say "refused".
+        let is_quick = is_back_soon && (ending == Ending::Refused || subchannel.failures == 0);
+        if ending != Ending::Refused || !is_quick {
+            subchannel.failures = subchannel.failures.saturating_add(1);
+        }
+        let delay = if is_quick {
+            entropy.jitter(settings.return_interval, RETURN_JITTER)
+        } else {
+            settings.backoff.delay(subchannel.failures, &mut entropy)
+        };
+        self.entropy = entropy;
+        delay
     }
 
     /// A health Watch has said something about a connection.
@@ -301,7 +340,7 @@ impl Subchannels {
         match &mut subchannel.state {
             State::Connecting { deadline } if *deadline <= now => {
                 let why = Status::unavailable(format!("{}: not connected in time", subchannel.address));
-                self.disconnected(now, connection, &why);
+                self.disconnected(now, connection, &why, Ending::Other);
                 self.errands.push_back(Errand::Close(connection));
             }
             State::TransientFailure { retry_at } if *retry_at <= now => {
@@ -500,6 +539,8 @@ struct Subchannel {
     attempt: u32,
     /// Failed attempts since the last useful connection.
     failures: u32,
+    /// When the last connection that carried calls was lost.
+    lost_at: Option<Time>,
     state: State,
     since: Time,
     reason: String,
@@ -560,6 +601,7 @@ impl Subchannel {
             holders: 1,
             attempt: 0,
             failures: 0,
+            lost_at: None,
             state: State::Idle,
             since: now,
             reason: "not connected yet".to_owned(),

@@ -3,6 +3,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use evenkeel_balance::{
@@ -19,6 +20,7 @@ use crate::{
     request::ReplayLimits,
     shared::{Core, Shared},
     snapshot::Snapshot,
+    transport::Dialer,
 };
 
 /// Describes a [`Channel`](crate::Channel) before it is built.
@@ -35,6 +37,8 @@ pub struct Builder {
     connections: ConnectionSettings,
     progress: ProgressSettings,
     replays: ReplayLimits,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::Tls>,
     seed: Option<u64>,
 }
 
@@ -52,6 +56,8 @@ impl Builder {
             connections: ConnectionSettings::default(),
             progress: ProgressSettings::default(),
             replays: ReplayLimits::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
             seed: None,
         }
     }
@@ -112,6 +118,15 @@ impl Builder {
         self
     }
 
+    /// How soon an endpoint that was lost, and where nobody listens now, is tried again: every `interval` (± 20 %) until
+    /// `window` has passed since the loss, then by the backoff. Default 200 ms for 60 s; a `window` of zero leaves it to
+    /// the backoff alone.
+    pub fn quick_return(mut self, interval: Duration, window: Duration) -> Self {
+        self.connections.return_interval = interval;
+        self.connections.return_window = window;
+        self
+    }
+
     /// When a silent connection is suspected and given up.
     pub fn progress(self, progress: ProgressSettings) -> Self {
         Self { progress, ..self }
@@ -120,6 +135,12 @@ impl Builder {
     /// How much of requests is kept for retries and hedges.
     pub fn replay_limits(self, replays: ReplayLimits) -> Self {
         Self { replays, ..self }
+    }
+
+    /// Speaks TLS with every endpoint. Default: plain text. Health checks and load reports go the same way.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, tls: crate::Tls) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// The seed of every random choice that the channel makes. Default: another one for each channel.
@@ -131,12 +152,14 @@ impl Builder {
     pub(crate) fn start(mut self) -> Result<Core, BuildError> {
         let (resolver, authority) = self.resolve_target()?;
         let authority: uri::Authority = authority.parse().map_err(|_| BuildError::Authority(authority))?;
+        let (dialer, scheme) = self.dialer(&authority)?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let policy = self.config.load_balancing.clone().unwrap_or(self.default_policy);
         let balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
         let config = Arc::new(self.config.with_load_balancing(policy));
 
-        let shared = Shared::new(self.target, authority, seed, self.replays, Snapshot::dormant(Arc::clone(&config)));
+        let shared =
+            Shared::new(self.target, scheme, authority, seed, self.replays, Snapshot::dormant(Arc::clone(&config)));
         let shared = Arc::new(shared);
         let (sender, messages) = mpsc::unbounded_channel();
         let report = Arc::new(first_report(&shared, &balancer));
@@ -149,10 +172,25 @@ impl Builder {
             reports,
             resolver: Some(resolver),
             state: State::new(Arc::clone(&config)),
-            settings: Settings { default_config: config, health_check: self.health_check, progress: self.progress },
+            settings: Settings {
+                default_config: config,
+                health_check: self.health_check,
+                progress: self.progress,
+                dialer,
+            },
         };
         tokio::spawn(driver.run());
         Ok(Core { shared, driver: sender, reports: receiver })
+    }
+
+    /// How peers are dialled, and the scheme of calls on such connections.
+    fn dialer(&mut self, authority: &uri::Authority) -> Result<(Arc<Dialer>, uri::Scheme), BuildError> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.take() {
+            let secure = crate::tls::Secure::new(tls, authority.host())?;
+            return Ok((Arc::new(Dialer { tls: Some(Arc::new(secure)) }), uri::Scheme::HTTPS));
+        }
+        Ok((Arc::new(Dialer::default()), uri::Scheme::HTTP))
     }
 
     fn resolve_target(&mut self) -> Result<(Box<dyn Resolver>, String), BuildError> {
@@ -184,6 +222,10 @@ pub enum BuildError {
     /// The authority is no `host` or `host:port`.
     #[error("authority {0:?} is not a host or host:port; set one with Builder::authority")]
     Authority(String),
+    /// The channel cannot speak TLS as described.
+    #[cfg(feature = "tls")]
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::TlsError),
 }
 
 fn first_report(shared: &Shared, balancer: &Balancer) -> Report {

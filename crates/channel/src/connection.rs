@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use evenkeel_balance::{Address, ConnectionId, Input, ProgressSettings, Status};
+use evenkeel_balance::{Address, ConnectionId, Input, Load, ProgressSettings, Status};
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::{
     clock::Clock,
     message::Message,
-    transport::{self, Connection, Line, News, Stream},
+    transport::{self, Connection, Dialer, Line, News, Stream},
 };
 
 /// What a connection's task works with.
@@ -17,6 +17,8 @@ pub(crate) struct Task {
     pub(crate) address: Address,
     pub(crate) clock: Clock,
     pub(crate) progress: ProgressSettings,
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) load: Arc<Load>,
     /// Weak, so that a channel that nobody uses ends even while its connections live.
     pub(crate) driver: WeakUnboundedSender<Message>,
 }
@@ -25,13 +27,19 @@ impl Task {
     pub(crate) async fn run(self) {
         match self.open().await {
             Ok((connection, line)) => self.work(Arc::new(connection), line).await,
-            Err(why) => self.tell(Input::Disconnected(self.id, Status::unavailable(why))),
+            Err(input) => self.tell(input),
         }
     }
 
-    async fn open(&self) -> Result<(Connection, Line<Stream>), String> {
-        let stream = transport::dial(&self.address).await.map_err(|error| error.to_string())?;
-        transport::handshake(stream, self.address.clone(), self.clock, self.progress).await
+    async fn open(&self) -> Result<(Connection, Line<Stream>), Input> {
+        let failed = |why: String| Input::Disconnected(self.id, Status::unavailable(why));
+        let stream = self.dialer.dial(&self.address).await.map_err(|error| {
+            let refused = |why| Input::Refused(self.id, Status::unavailable(why));
+            if error.refused { refused(error.to_string()) } else { failed(error.to_string()) }
+        })?;
+        transport::handshake(stream, self.address.clone(), self.clock, self.progress, Arc::clone(&self.load))
+            .await
+            .map_err(failed)
     }
 
     async fn work(&self, connection: Arc<Connection>, mut line: Line<Stream>) {

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
-    Action, Balancer, ConnectionId, Decision, Entropy, HealthCheck, Input, LbConfig, ProgressSettings, RetryThrottle,
-    ServiceConfig, Status, UnknownService, Update, What,
+    Action, Address, Balancer, ConnectionId, Decision, Entropy, HealthCheck, Input, LbConfig, Load, ProgressSettings,
+    RetryThrottle, ServiceConfig, Status, UnknownService, Update, What,
 };
 use evenkeel_naming::{Outcome, Resolver, Resolving};
 use tokio::{
@@ -27,6 +27,7 @@ use crate::{
     report::Report,
     shared::Shared,
     snapshot::{Connections, Snapshot},
+    transport::Dialer,
 };
 
 /// What a channel's owner has settled before it starts.
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
     /// In place of what the service config says about health.
     pub(crate) health_check: Option<HealthCheck>,
     pub(crate) progress: ProgressSettings,
+    pub(crate) dialer: Arc<Dialer>,
 }
 
 pub(crate) struct Driver {
@@ -137,7 +139,7 @@ impl Driver {
         };
         match &input {
             Input::ExitIdle => self.start_resolving(),
-            Input::Disconnected(id, _) => self.forget(*id),
+            Input::Disconnected(id, _) | Input::Refused(id, _) => self.forget(*id),
             _ => {}
         }
         self.balancer.handle(self.shared.clock.now(), input);
@@ -208,7 +210,7 @@ impl Driver {
     fn act(&mut self) {
         while let Some(action) = self.balancer.poll_action(self.shared.clock.now()) {
             match action {
-                Action::Connect { connection, address } => self.connect(connection, address),
+                Action::Connect { connection, address, load } => self.connect(connection, address, load),
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, service } => self.watch_health(connection, service),
                 Action::WatchLoad { connection, interval } => self.watch_load(connection, interval),
@@ -234,12 +236,14 @@ impl Driver {
         }
     }
 
-    fn connect(&mut self, id: ConnectionId, address: evenkeel_balance::Address) {
+    fn connect(&mut self, id: ConnectionId, address: Address, load: Arc<Load>) {
         let task = connection::Task {
             id,
             address,
             clock: self.shared.clock,
             progress: self.settings.progress,
+            dialer: Arc::clone(&self.settings.dialer),
+            load,
             driver: self.sender.clone(),
         };
         self.state.attempts.insert(id, tokio::spawn(task.run()).abort_handle());
@@ -268,8 +272,8 @@ impl Driver {
 
     fn watch_health(&mut self, id: ConnectionId, service: String) {
         let Some(connection) = self.state.connections.get(id.subchannel) else { return };
-        let authority = self.shared.authority.to_string();
-        let watch = health_watch::run(id, Arc::clone(connection), authority, service, self.sender.clone());
+        let origin = self.shared.origin();
+        let watch = health_watch::run(id, Arc::clone(connection), origin, service, self.sender.clone());
         let replaced = self.state.watches.insert(id, tokio::spawn(watch).abort_handle());
         if let Some(replaced) = replaced {
             replaced.abort();
@@ -281,7 +285,7 @@ impl Driver {
         let watch = LoadWatch {
             id,
             connection: Arc::clone(connection),
-            authority: self.shared.authority.to_string(),
+            origin: self.shared.origin(),
             interval,
             driver: self.sender.clone(),
         };

@@ -15,7 +15,7 @@ use crate::{message::Message, server_stream::ServerStream, transport::Connection
 pub(crate) async fn run(
     id: ConnectionId,
     connection: Arc<Connection>,
-    authority: String,
+    origin: String,
     service: String,
     driver: WeakUnboundedSender<Message>,
 ) {
@@ -24,13 +24,13 @@ pub(crate) async fn run(
             let _ = driver.send(Message::Input(Input::Health(id, signal)));
         }
     };
-    let status = watch(&connection, &authority, &service, &tell).await.unwrap_or_else(|status| status);
+    let status = watch(&connection, &origin, &service, &tell).await.unwrap_or_else(|status| status);
     tell(HealthSignal::Ended(status));
 }
 
 async fn watch(
     connection: &Connection,
-    authority: &str,
+    origin: &str,
     service: &str,
     tell: &impl Fn(HealthSignal),
 ) -> Result<Status, Status> {
@@ -39,7 +39,7 @@ async fn watch(
         tracing::warn!(target: "evenkeel::channel", endpoint = %peer, "not health-checked: it allows one stream at a time, and calls need that");
         return Ok(Status::new(Code::Unimplemented, "the server allows one stream at a time"));
     }
-    let mut stream = ServerStream::open(connection, authority, WATCH_PATH, watch_request(service)).await?;
+    let mut stream = ServerStream::open(connection, origin, WATCH_PATH, watch_request(service)).await?;
     let mut decoder = ReplyDecoder::default();
     while let Some(data) = stream.data().await {
         let mut data = data?;

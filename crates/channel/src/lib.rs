@@ -30,6 +30,8 @@ mod request;
 mod server_stream;
 mod shared;
 mod snapshot;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 mod wire_status;
 
@@ -41,6 +43,8 @@ pub use explain::Explanation;
 pub use overrides::{HashKey, PinnedTo, WaitForReady};
 pub use report::Report;
 pub use request::ReplayLimits;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError};
 
 pub use evenkeel_balance as balance;
 pub use evenkeel_naming as naming;

@@ -21,7 +21,7 @@ const PATH: &str = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics";
 pub(crate) struct LoadWatch {
     pub(crate) id: ConnectionId,
     pub(crate) connection: Arc<Connection>,
-    pub(crate) authority: String,
+    pub(crate) origin: String,
     pub(crate) interval: Duration,
     pub(crate) driver: WeakUnboundedSender<Message>,
 }
@@ -60,7 +60,7 @@ impl LoadWatch {
             ..OrcaLoadReportRequest::default()
         };
         let request = framing::frame(&request.encode_to_vec());
-        let mut stream = ServerStream::open(&self.connection, &self.authority, PATH, request).await?;
+        let mut stream = ServerStream::open(&self.connection, &self.origin, PATH, request).await?;
         let mut messages = Messages::new(MAX_REPORT);
         while let Some(data) = stream.data().await {
             let mut data = data?;

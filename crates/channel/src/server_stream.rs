@@ -30,14 +30,14 @@ impl ServerStream {
     /// The status with which the call ended before it began.
     pub(crate) async fn open(
         connection: &Connection,
-        authority: &str,
+        origin: &str,
         path: &'static str,
         mut request: Bytes,
     ) -> Result<Self, Status> {
         let peer = connection.peer().clone();
         let broken = |error: StreamError| error.status(&peer);
         let (mut outgoing, mut incoming) =
-            connection.open(head(authority, path)?, false, Purpose::Watch).await.map_err(broken)?;
+            connection.open(head(origin, path)?, false, Purpose::Watch).await.map_err(broken)?;
         poll_fn(|cx| outgoing.poll_send(cx, &mut request, true)).await.map_err(broken)?;
         let head = poll_fn(|cx| incoming.poll_head(cx)).await.map_err(broken)?;
         if head.status() != StatusCode::OK {
@@ -67,9 +67,9 @@ impl ServerStream {
     }
 }
 
-fn head(authority: &str, path: &'static str) -> Result<Request<()>, Status> {
-    let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
-    let uri = uri.map_err(|error| Status::new(Code::Internal, format!("authority {authority:?}: {error}")))?;
+fn head(origin: &str, path: &'static str) -> Result<Request<()>, Status> {
+    let uri: Result<Uri, _> = format!("{origin}{path}").parse();
+    let uri = uri.map_err(|error| Status::new(Code::Internal, format!("{origin:?} cannot be called: {error}")))?;
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;

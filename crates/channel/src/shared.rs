@@ -31,6 +31,7 @@ pub(crate) struct Core {
 pub(crate) struct Shared {
     pub(crate) target: String,
     pub(crate) authority: uri::Authority,
+    pub(crate) scheme: uri::Scheme,
     pub(crate) clock: Clock,
     pub(crate) methods: Methods,
     pub(crate) replays: Arc<ReplayMemory>,
@@ -59,6 +60,7 @@ impl Core {
 impl Shared {
     pub(crate) fn new(
         target: String,
+        scheme: uri::Scheme,
         authority: uri::Authority,
         seed: u64,
         replays: ReplayLimits,
@@ -67,11 +69,16 @@ impl Shared {
         let snapshot = ArcSwap::from_pointee(first);
         let (clock, draws, version) = (Clock::start(), AtomicU64::new(0), watch::Sender::new(0));
         let (methods, replays) = (Methods::new(&target), Arc::new(ReplayMemory::new(replays)));
-        Self { target, authority, clock, methods, replays, seed, draws, snapshot, version }
+        Self { target, authority, scheme, clock, methods, replays, seed, draws, snapshot, version }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Scheme and authority: what the channel's own calls are addressed to.
+    pub(crate) fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
     }
 
     pub(crate) fn publish(&self, snapshot: Snapshot) {
@@ -94,14 +101,14 @@ impl Shared {
     }
 
     /// Fills in what a generated client leaves to its channel: scheme, authority and user agent. A request that has
-    /// an authority comes from further away, and keeps what it brought.
+    /// an authority comes from further away, and keeps what it brought; the scheme is that of our own connections.
     pub(crate) fn complete(&self, head: &mut request::Parts) {
         let mut parts = std::mem::take(&mut head.uri).into_parts();
         if parts.authority.is_none() {
             let agent = header::HeaderValue::from_static(concat!("evenkeel/", env!("CARGO_PKG_VERSION")));
             head.headers.entry(header::USER_AGENT).or_insert(agent);
         }
-        parts.scheme.get_or_insert(uri::Scheme::HTTP);
+        parts.scheme = Some(self.scheme.clone());
         parts.authority.get_or_insert_with(|| self.authority.clone());
         parts.path_and_query.get_or_insert_with(|| uri::PathAndQuery::from_static("/"));
         head.uri = Uri::from_parts(parts).expect("scheme, authority and path are all there");

@@ -41,6 +41,9 @@
 
 pub use evenkeel_channel::{BuildError, Builder, Channel, Report, ResponseBody, WaitForReady, balance, naming};
 
+#[cfg(feature = "tls")]
+pub use evenkeel_channel::{Tls, TlsError};
+
 /// The `grpc.health.v1` service: reporter, Check, Watch, List and drain.
 pub mod health {
     pub use evenkeel_health::*;

@@ -161,7 +161,7 @@ impl<'a> Simulation<'a> {
     fn settle(&mut self) {
         while let Some(action) = self.balancer.poll_action(self.now) {
             match action {
-                Action::Connect { connection, address } => self.dial(connection, &address),
+                Action::Connect { connection, address, .. } => self.dial(connection, &address),
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, .. } => self.watch(connection),
                 Action::Resolve => self.resolve(),

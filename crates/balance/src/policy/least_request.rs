@@ -83,6 +83,13 @@ impl Picker for Draw {
         let draws = std::iter::successors(Some(args.entropy), |&bits| Some(remix(bits))).take(self.choices as usize);
         let candidates = draws.filter_map(|bits| self.routes.get(scale(bits, self.routes.len())));
         // `min_by_key` keeps the first of equals, so that ties fall as evenly as the draws.
-        candidates.min_by_key(|route| route.load().in_flight()).map_or(Pick::Queue, |route| Pick::Call(route.call()))
+        let burden = |route: &&Arc<Route>| (route.load().is_suspect(), route.load().in_flight());
+        let Some(route) = candidates.min_by_key(burden) else { return Pick::Queue };
+        if !route.load().is_suspect() {
+            return Pick::Call(route.call());
+        }
+        // Only suspects were drawn: any other is better.
+        let other = self.routes.iter().min_by_key(burden);
+        Pick::Call(other.unwrap_or(route).call())
     }
 }

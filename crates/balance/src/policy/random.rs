@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
 use super::{Choose, Context, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
-use crate::{ConfigError, Pick, PickArgs, Picker, Route, entropy::scale};
+use crate::{
+    ConfigError, Pick, PickArgs, Picker, Route,
+    entropy::{remix, scale},
+};
 
 /// `random`: each call goes to a ready endpoint drawn uniformly. It has no config.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,13 @@ struct Lot {
 impl Picker for Lot {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
         let drawn = scale(args.entropy, self.routes.len());
-        self.routes.get(drawn).map_or(Pick::Queue, |route| Pick::Call(route.call()))
+        let Some(route) = self.routes.get(drawn) else { return Pick::Queue };
+        if !route.load().is_suspect() {
+            return Pick::Call(route.call());
+        }
+        // A draw among the others. Rare, so that counting them each time is cheap enough.
+        let others = || self.routes.iter().filter(|route| !route.load().is_suspect());
+        let other = others().nth(scale(remix(args.entropy), others().count()));
+        Pick::Call(other.unwrap_or(route).call())
     }
 }

@@ -48,7 +48,10 @@ struct Turns {
 
 impl Picker for Turns {
     fn pick(&self, _: &PickArgs<'_>) -> Pick {
-        let turn = self.next.fetch_add(1, Relaxed);
-        self.routes.get(turn % self.routes.len().max(1)).map_or(Pick::Queue, |route| Pick::Call(route.call()))
+        let turn = || self.routes.get(self.next.fetch_add(1, Relaxed) % self.routes.len().max(1));
+        // The turn of one that is suspect is skipped rather than given to its neighbour: the others stay even.
+        let turns = (0..self.routes.len()).filter_map(|_| turn());
+        let route = turns.into_iter().find(|route| !route.load().is_suspect()).or_else(turn);
+        route.map_or(Pick::Queue, |route| Pick::Call(route.call()))
     }
 }

@@ -268,7 +268,7 @@ impl Driver {
     fn drain(&mut self) {
         while let Some(action) = self.balancer.poll_action(self.now) {
             match action {
-                Action::Connect { connection, address } => self.dial(connection, address),
+                Action::Connect { connection, address, .. } => self.dial(connection, address),
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, service } => {
                     self.watched.push((self.addresses[&connection].clone(), service));

@@ -1,78 +1,79 @@
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+//! Byte streams to peers: TCP and Unix sockets, with TLS where the channel has it.
+
+use std::io;
 
 use evenkeel_balance::Address;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
 
 /// A byte stream to a peer.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+pub(crate) type Stream = Box<dyn ByteStream>;
+
+/// What HTTP/2 needs of a byte stream.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
+
+/// How a channel dials its peers.
+#[derive(Debug, Default)]
+pub(crate) struct Dialer {
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<std::sync::Arc<crate::tls::Secure>>,
 }
 
-/// Connects to `address`. TCP sends small frames at once (`TCP_NODELAY`): a call is a few of them.
-pub(crate) async fn dial(address: &Address) -> io::Result<Stream> {
+/// Why a peer could not be dialled.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct DialError {
+    message: String,
+    /// The machine answers and nobody listens there.
+    pub(crate) refused: bool,
+}
+
+impl Dialer {
+    /// Connects to `address`, and shakes hands where there is TLS.
+    pub(crate) async fn dial(&self, address: &Address) -> Result<Stream, DialError> {
+        let stream = connect(address).await?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let stream = tls.handshake(stream).await.map_err(|message| DialError { message, refused: false })?;
+            return Ok(Box::new(stream));
+        }
+        Ok(stream)
+    }
+}
+
+/// TCP sends small frames at once (`TCP_NODELAY`): a call is a few of them.
+async fn connect(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            Ok(Stream::Tcp(stream))
+            Ok(Box::new(stream))
         }
-        Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
-        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("no transport for {other}"))),
+        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        #[cfg(target_os = "linux")]
+        Address::UnixAbstract(name) => Ok(Box::new(connect_abstract(name)?)),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("no transport for {other} on this system"))),
     }
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
+/// A connection to a socket on this machine is made, or refused, at once.
+#[cfg(target_os = "linux")]
+fn connect_abstract(name: &[u8]) -> io::Result<UnixStream> {
+    use std::os::{linux::net::SocketAddrExt, unix::net};
+
+    let stream = net::UnixStream::connect_addr(&net::SocketAddr::from_abstract_name(name)?)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> Self {
+        // A Unix socket that is not there has nobody behind it either.
+        let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+        Self { message: error.to_string(), refused }
     }
 }

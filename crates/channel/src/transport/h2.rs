@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{Address, Progress, ProgressSettings, Verdict};
+use evenkeel_balance::{Address, Load, Progress, ProgressSettings, Verdict};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 use tokio::{
@@ -49,6 +49,7 @@ pub(crate) async fn handshake<S>(
     peer: Address,
     clock: Clock,
     settings: ProgressSettings,
+    load: Arc<Load>,
 ) -> Result<(Connection, Line<S>), String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -83,6 +84,7 @@ where
         shared: Arc::clone(&shared),
         clock,
         progress: Progress::new(settings),
+        suspicion: Suspicion { load, raised: false },
         timer: None,
         has_spoken: false,
     };
@@ -349,8 +351,30 @@ pub(crate) struct Line<S> {
     shared: Arc<Shared>,
     clock: Clock,
     progress: Progress,
+    suspicion: Suspicion,
     timer: Option<Pin<Box<Sleep>>>,
     has_spoken: bool,
+}
+
+/// What pickers hear of a peer that owes a sign of life. Only what was raised here is cleared: the endpoint may have
+/// another connection by now.
+struct Suspicion {
+    load: Arc<Load>,
+    raised: bool,
+}
+
+impl Suspicion {
+    fn set(&mut self, raised: bool) {
+        if std::mem::replace(&mut self.raised, raised) != raised {
+            self.load.suspect(raised);
+        }
+    }
+}
+
+impl Drop for Suspicion {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// What happens to a connection.
@@ -423,7 +447,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<News> {
         loop {
             let (now, traffic) = (self.clock.now(), self.shared.activity.traffic());
-            match self.progress.judge(now, &traffic) {
+            let verdict = self.progress.judge(now, &traffic);
+            // Without `send` it gets no calls in any case.
+            self.suspicion.set(self.send.is_some() && self.progress.is_suspect());
+            match verdict {
                 Verdict::Well => {}
                 Verdict::Probe => self.probe(),
                 Verdict::Stalled => {
@@ -488,7 +515,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1_024);
         let address = Address::Unix("/peer".into());
         let (connection, mut line) =
-            handshake(near, address, Clock::start(), ProgressSettings::default()).await.unwrap();
+            handshake(near, address, Clock::start(), ProgressSettings::default(), Arc::default()).await.unwrap();
         far.write_all(&EMPTY_SETTINGS).await.unwrap();
         assert_eq!(line.next().await, News::Spoke);
 

@@ -1,6 +1,6 @@
 //! The seam between calls and connections: what a connection can do, in words that name no HTTP/2 library.
 //!
-//! [`dial`] opens a byte stream, [`h2`] speaks HTTP/2 on it; above this module there are only [`Connection`]s that
+//! [`dial`] opens a byte stream, with TLS where asked, [`h2`] speaks HTTP/2 on it; above this module there are only [`Connection`]s that
 //! open streams, and the [`Outgoing`] and [`Incoming`] halves of those.
 
 mod activity;
@@ -11,5 +11,5 @@ mod h2;
 mod opened;
 
 pub(crate) use self::h2::{Connection, Incoming, Line, News, Outgoing, Purpose, handshake};
-pub(crate) use dial::{Stream, dial};
+pub(crate) use dial::{Dialer, Stream};
 pub(crate) use error::StreamError;
