@@ -13,6 +13,12 @@ impl Entropy {
         Self(seed)
     }
 
+    /// The same stream, `draws` numbers later.
+    #[must_use]
+    pub const fn skip(self, draws: u64) -> Self {
+        Self(self.0.wrapping_add(draws.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -75,6 +81,8 @@ mod tests {
         };
         assert_eq!(stream(7), stream(7));
         assert_ne!(stream(7), stream(8));
+        let mut later = Entropy::new(7).skip(2);
+        assert_eq!(later.next_u64(), stream(7)[2]);
         // The published first output of SplitMix64 for seed 0.
         assert_eq!(Entropy::new(0).next_u64(), 0xE220_A839_7B1D_CDAF);
     }

@@ -18,6 +18,9 @@ pub struct PickArgs<'a> {
     pub now: Time,
     /// 64 random bits of this pick's own.
     pub entropy: u64,
+    /// Which of the driver's threads picks, below [`PickArgs::LANES`], so that a picker can keep a place for each and
+    /// none waits for another's. 0 where there is one thread.
+    pub lane: usize,
     /// The call's path: `/package.Service/Method`.
     pub method: &'a str,
     /// The call's metadata, for policies that place calls by it.
@@ -33,9 +36,18 @@ pub trait Metadata: fmt::Debug + Sync {
 }
 
 impl<'a> PickArgs<'a> {
+    /// How many threads a picker tells apart; what more there are share.
+    pub const LANES: usize = 16;
+
     /// The arguments of one pick.
     pub fn new(now: Time, entropy: u64, method: &'a str) -> Self {
-        Self { now, entropy, method, metadata: None, hash_key: None }
+        Self { now, entropy, lane: 0, method, metadata: None, hash_key: None }
+    }
+
+    /// The same on another lane.
+    #[must_use]
+    pub fn on_lane(self, lane: usize) -> Self {
+        Self { lane, ..self }
     }
 
     /// The same with the call's metadata.

@@ -29,7 +29,13 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// The config of the method at `path` (`/package.Service/Method`): that of the method, else of the service, else
     /// the default one, else nothing set.
-    pub fn method(&self, path: &str) -> &Arc<MethodConfig> {
+    pub fn method(&self, path: &str) -> &MethodConfig {
+        const NOTHING: &MethodConfig = &MethodConfig::NOTHING;
+        self.configured(path).map_or(NOTHING, |config| config)
+    }
+
+    /// The same to be kept for as long as a call lasts; `None` where nothing is set.
+    pub fn configured(&self, path: &str) -> Option<&Arc<MethodConfig>> {
         self.methods.get(path)
     }
 

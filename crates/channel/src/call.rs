@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use evenkeel_balance::{
     Address, Call, Code, Entropy, Failure, Hedges, HedgingPolicy, MethodConfig, Pick, PickArgs, Pushback, Retries,
-    Status, SubchannelId, Time,
+    RetryThrottle, Status, SubchannelId, Time,
 };
 use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, request};
 use http_body::Body;
@@ -35,6 +35,7 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// How often a picker is asked again for an endpoint that has not failed this call yet.
 const OTHER_PICKS: usize = 4;
+const NOTHING_SET: &MethodConfig = &MethodConfig::NOTHING;
 
 /// Makes a call from its first byte to its response's head. Whatever fails becomes a response with a gRPC status.
 pub(crate) async fn run<B>(core: Arc<Core>, request: HttpRequest<B>) -> Response<ResponseBody>
@@ -62,7 +63,8 @@ struct Attempts<B> {
     core: Arc<Core>,
     head: request::Parts,
     source: Mutex<Source<B>>,
-    config: Arc<MethodConfig>,
+    /// Nothing where the service config says nothing of the method.
+    config: Option<Arc<MethodConfig>>,
     overrides: Overrides,
     wait_for_ready: bool,
     deadline: Option<Time>,
@@ -72,11 +74,22 @@ struct Attempts<B> {
     peer: Mutex<Option<Address>>,
 }
 
+/// A picker's answer, and what is to be done about it.
+enum Picked {
+    Place(Place),
+    /// There is none until a newer snapshot has one.
+    Wait {
+        newer_than: u64,
+    },
+}
+
 /// Where an attempt goes.
 struct Place {
-    snapshot: Arc<Snapshot>,
     call: Call,
     connection: Arc<Connection>,
+    throttle: Option<Arc<RetryThrottle>>,
+    /// Of the snapshot that it comes from.
+    version: u64,
 }
 
 /// What an attempt came to.
@@ -124,21 +137,22 @@ where
     fn new(core: Arc<Core>, mut head: request::Parts, body: B) -> Self {
         core.complete(&mut head);
         let path = head.uri.path();
-        let config = Arc::clone(core.snapshot().config.method(path));
+        let config = core.snapshot().config.configured(path).map(Arc::clone);
+        let set = config.as_deref().unwrap_or(NOTHING_SET);
         let span = tracing::debug_span!(
             target: "evenkeel::call", "call", method = path, target = core.target, status = tracing::field::Empty
         );
         let record = Record::new(Arc::clone(&core), core.methods.get(path), span.clone());
         let asked = deadline::timeout(&head.headers);
         let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = [asked, config.timeout, left].into_iter().flatten().min();
+        let timeout = [asked, set.timeout, left].into_iter().flatten().min();
         if timeout != asked {
             head.headers.extend(timeout.map(|timeout| (deadline::GRPC_TIMEOUT, deadline::header(timeout))));
         }
         let overrides = Overrides::of(&head.extensions);
         Self {
             source: Mutex::new(Source::new(body, &core.replays)),
-            wait_for_ready: overrides.wait_for_ready.or(config.wait_for_ready).unwrap_or(false),
+            wait_for_ready: overrides.wait_for_ready.or(set.wait_for_ready).unwrap_or(false),
             deadline: timeout.map(|timeout| record.started + timeout),
             record: Mutex::new(record),
             peer: Mutex::new(None),
@@ -152,7 +166,7 @@ where
 
     async fn run(&self) -> Result<Answer, Status> {
         let making = async {
-            match &self.config.hedging {
+            match &self.config().hedging {
                 Some(policy) => match self.hedging_delay(policy) {
                     Some(delay) => self.hedged(policy, delay).await,
                     None => self.retried().await,
@@ -189,7 +203,7 @@ where
 
     /// Whether and when a failed attempt is followed by another.
     fn next_delay(&self, retries: &mut Retries, failed: &Failed) -> Option<Duration> {
-        let policy = self.config.retry.as_ref()?;
+        let policy = self.config().retry.as_ref()?;
         let throttle = self.core.snapshot().throttle.clone();
         let mut entropy = Entropy::new(self.core.random());
         let delay = retries.after(policy, throttle.as_deref(), failed.status.code, failed.pushback, &mut entropy)?;
@@ -312,7 +326,7 @@ where
         loop {
             let place = self.place(avoided).await?;
             note(place.call.subchannel());
-            let version = place.snapshot.version;
+            let version = place.version;
             let error = match self.try_on(place, previous).await? {
                 Tried::Attempt(attempt) => return Ok(attempt),
                 Tried::Unprocessed(error) => error,
@@ -336,31 +350,44 @@ where
     /// Waits until the picker places the call on a connection that takes it.
     async fn place(&self, avoided: &[SubchannelId]) -> Result<Place, Status> {
         loop {
-            let snapshot = self.core.snapshot();
-            let pick = match &self.overrides.pinned {
-                Some(pinned) => snapshot.pinned(&pinned.0),
-                None => self.pick(&snapshot, avoided),
-            };
-            if pick.exits_idle() {
-                self.core.exit_idle();
+            match self.look(avoided)? {
+                Picked::Place(place) => return Ok(place),
+                Picked::Wait { newer_than } => self.core.newer_than(newer_than).await?,
             }
-            match pick {
-                Pick::Call(call) => match snapshot.connection(call.subchannel()) {
-                    Some(connection) => return Ok(Place { snapshot, call, connection }),
-                    // It closed a moment ago; the next snapshot knows.
-                    None => call.withdraw(),
-                },
-                Pick::Fail(status) if !self.wait_for_ready => return Err(status.from_control_plane()),
-                Pick::Queue | Pick::Idle | Pick::Fail(_) => {}
-            }
-            self.core.newer_than(snapshot.version).await?;
         }
+    }
+
+    /// One look into the present snapshot.
+    fn look(&self, avoided: &[SubchannelId]) -> Result<Picked, Status> {
+        let snapshot = self.core.snapshot();
+        let pick = match &self.overrides.pinned {
+            Some(pinned) => snapshot.pinned(&pinned.0),
+            None => self.pick(&snapshot, avoided),
+        };
+        if pick.exits_idle() {
+            self.core.exit_idle();
+        }
+        let version = snapshot.version;
+        match pick {
+            Pick::Call(call) => match snapshot.connection(call.subchannel()) {
+                Some(connection) => {
+                    let throttle = snapshot.throttle.clone();
+                    return Ok(Picked::Place(Place { call, connection, throttle, version }));
+                }
+                // It closed a moment ago; the next snapshot knows.
+                None => call.withdraw(),
+            },
+            Pick::Fail(status) if !self.wait_for_ready => return Err(status.from_control_plane()),
+            Pick::Queue | Pick::Idle | Pick::Fail(_) => {}
+        }
+        Ok(Picked::Wait { newer_than: version })
     }
 
     fn pick(&self, snapshot: &Snapshot, avoided: &[SubchannelId]) -> Pick {
         let metadata = CallMetadata(&self.head.headers);
-        let args = PickArgs::new(self.core.clock.now(), self.core.random(), self.head.uri.path());
-        let mut args = args.with_metadata(&metadata);
+        let lane = self.core.lanes.mine();
+        let args = PickArgs::new(self.core.clock.now(), self.core.lanes.random(lane), self.head.uri.path());
+        let mut args = args.on_lane(lane).with_metadata(&metadata);
         args.hash_key = self.overrides.hash_key();
         let mut pick = snapshot.update.picker.pick(&args);
         for _ in 0..OTHER_PICKS {
@@ -368,21 +395,21 @@ where
                 Pick::Call(call) if avoided.contains(&call.subchannel()) => call.withdraw(),
                 other => return other,
             }
-            args.entropy = self.core.random();
+            args.entropy = self.core.lanes.random(lane);
             pick = snapshot.update.picker.pick(&args);
         }
         pick
     }
 
     async fn try_on(&self, place: Place, previous: u32) -> Result<Tried, Status> {
-        let Place { snapshot, call, connection } = place;
+        let Place { call, connection, throttle, .. } = place;
         let peer = connection.peer();
         *lock(&self.peer) = Some(peer.clone());
         let span = tracing::debug_span!(
             target: "evenkeel::call", "attempt", endpoint = %peer, previous, status = tracing::field::Empty
         );
         let method = Arc::clone(&self.record().method);
-        let placed = Placed::new(Arc::clone(&self.core), method, call, snapshot.throttle.clone(), span.clone());
+        let placed = Placed::new(Arc::clone(&self.core), method, call, throttle, span.clone());
         self.send(placed, &connection, previous).instrument(span).await
     }
 
@@ -397,7 +424,7 @@ where
                 return Ok(Tried::Unprocessed(error));
             }
         };
-        let mut cursor = Cursor::new(self.config.max_request_bytes);
+        let mut cursor = Cursor::new(self.config().max_request_bytes);
         let (head, is_sent) = self.exchange(&mut cursor, &mut outgoing, &mut incoming, is_empty).await;
         placed.sent(cursor.sent());
         match head {
@@ -468,6 +495,7 @@ where
 
     /// Hands the response to the caller; the call goes on in its body.
     fn accept(self, answer: Answer) -> Response<ResponseBody> {
+        let limit = self.config().max_response_bytes;
         let Answer { head, placed, incoming, peer, unsent } = answer;
         let mut source = into_inner(self.source);
         let sending = unsent.map(|(mut cursor, outgoing)| {
@@ -478,7 +506,7 @@ where
         let record = into_inner(self.record);
         let following = Following::new(self.core, placed, record, sending, peer, self.deadline);
         let (head, ()) = head.into_parts();
-        let body = ResponseBody::new(incoming, following, &head.headers, self.config.max_response_bytes, deadline);
+        let body = ResponseBody::new(incoming, following, &head.headers, limit, deadline);
         Response::from_parts(head, body)
     }
 
@@ -502,6 +530,10 @@ where
 
     fn peer_name(&self) -> String {
         lock(&self.peer).as_ref().map_or_else(|| self.core.target.clone(), ToString::to_string)
+    }
+
+    fn config(&self) -> &MethodConfig {
+        self.config.as_deref().unwrap_or(NOTHING_SET)
     }
 
     fn source(&self) -> MutexGuard<'_, Source<B>> {

@@ -19,6 +19,7 @@ mod explain;
 mod following;
 mod framing;
 mod health_watch;
+mod lanes;
 mod load_report;
 mod load_watch;
 mod message;

@@ -1,17 +1,15 @@
 //! What the clones of a channel and its driver share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use evenkeel_balance::{Input, Status};
 use http::{Uri, header, request, uri};
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use crate::{
     clock::Clock,
+    lanes::Lanes,
     message::Message,
     method::Methods,
     report::Report,
@@ -33,10 +31,9 @@ pub(crate) struct Shared {
     pub(crate) authority: uri::Authority,
     pub(crate) scheme: uri::Scheme,
     pub(crate) clock: Clock,
+    pub(crate) lanes: Lanes,
     pub(crate) methods: Methods,
     pub(crate) replays: Arc<ReplayMemory>,
-    seed: u64,
-    draws: AtomicU64,
     snapshot: ArcSwap<Snapshot>,
     version: watch::Sender<u64>,
 }
@@ -67,13 +64,19 @@ impl Shared {
         first: Snapshot,
     ) -> Self {
         let snapshot = ArcSwap::from_pointee(first);
-        let (clock, draws, version) = (Clock::start(), AtomicU64::new(0), watch::Sender::new(0));
+        let (clock, lanes, version) = (Clock::start(), Lanes::new(seed), watch::Sender::new(0));
         let (methods, replays) = (Methods::new(&target), Arc::new(ReplayMemory::new(replays)));
-        Self { target, authority, scheme, clock, methods, replays, seed, draws, snapshot, version }
+        Self { target, authority, scheme, clock, lanes, methods, replays, snapshot, version }
     }
 
-    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+    /// The newest snapshot, to look into: it is not to be held for long.
+    pub(crate) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// 64 random bits.
+    pub(crate) fn random(&self) -> u64 {
+        self.lanes.random(self.lanes.mine())
     }
 
     /// Scheme and authority: what the channel's own calls are addressed to.
@@ -92,12 +95,6 @@ impl Shared {
         let mut versions = self.version.subscribe();
         let newer = versions.wait_for(|newest| *newest > version).await;
         newer.map(drop).map_err(|_| Status::unavailable("the channel is shutting down"))
-    }
-
-    /// 64 random bits: the seed's stream, in the order of the draws.
-    pub(crate) fn random(&self) -> u64 {
-        let draw = self.draws.fetch_add(1, Relaxed);
-        evenkeel_balance::Entropy::new(self.seed.wrapping_add(draw.wrapping_mul(0x9E37_79B9_7F4A_7C15))).next_u64()
     }
 
     /// Fills in what a generated client leaves to its channel: scheme, authority and user agent. A request that has

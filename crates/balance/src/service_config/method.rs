@@ -27,6 +27,18 @@ pub struct MethodConfig {
     pub max_response_bytes: Option<u64>,
 }
 
+impl MethodConfig {
+    /// Nothing set, as for a method that no service config names.
+    pub const NOTHING: Self = Self {
+        timeout: None,
+        wait_for_ready: None,
+        retry: None,
+        hedging: None,
+        max_request_bytes: None,
+        max_response_bytes: None,
+    };
+}
+
 /// When and how often failed calls are tried again (gRFC A6).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -72,7 +84,6 @@ pub(super) struct Methods {
     configs: Vec<Arc<MethodConfig>>,
     /// `/service/method`, `/service/` or nothing at all to a place in `configs`.
     by_name: BTreeMap<String, usize>,
-    none: Arc<MethodConfig>,
 }
 
 impl Methods {
@@ -98,10 +109,10 @@ impl Methods {
         Ok(())
     }
 
-    pub(super) fn get(&self, path: &str) -> &Arc<MethodConfig> {
+    pub(super) fn get(&self, path: &str) -> Option<&Arc<MethodConfig>> {
         let service = path.rfind('/').map_or(path, |slash| &path[..=slash]);
         let index = [path, service, ""].into_iter().find_map(|name| self.by_name.get(name));
-        index.map_or(&self.none, |&index| &self.configs[index])
+        index.map(|&index| &self.configs[index])
     }
 }
 
@@ -313,7 +324,7 @@ mod tests {
         assert_eq!(config.method("/a.B/C").wait_for_ready, Some(true));
         assert_eq!(config.method("/a.B/D").timeout.unwrap().as_secs(), 2);
         assert_eq!(config.method("/x.Y/Z").timeout.unwrap().as_secs(), 3);
-        assert_eq!(**"{}".parse::<ServiceConfig>().unwrap().method("/a.B/C"), super::MethodConfig::default());
+        assert_eq!(*"{}".parse::<ServiceConfig>().unwrap().method("/a.B/C"), super::MethodConfig::default());
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 fn own_roots(pem: &[u8], origin: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, origin)? {
-        roots.add(certificate).map_err(|error| unusable(origin, "certificate", error))?;
+        roots.add(certificate).map_err(|error| unusable(origin, "certificate", &error))?;
     }
     Ok(roots)
 }
@@ -99,16 +99,16 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match parsed {
-        Ok(found) if found.is_empty() => Err(unusable(origin, "certificate", pem::Error::NoItemsFound)),
+        Ok(found) if found.is_empty() => Err(unusable(origin, "certificate", &pem::Error::NoItemsFound)),
         Ok(found) => Ok(found),
-        Err(error) => Err(unusable(origin, "certificate", error)),
+        Err(error) => Err(unusable(origin, "certificate", &error)),
     }
 }
 
 fn private_key(pem: &[u8], origin: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| unusable(origin, "private key", error))
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| unusable(origin, "private key", &error))
 }
 
-fn unusable(origin: &str, expected: &'static str, error: impl ToString) -> TlsError {
+fn unusable(origin: &str, expected: &'static str, error: &impl ToString) -> TlsError {
     TlsError::Pem { origin: origin.to_owned(), expected, problem: error.to_string() }
 }
