@@ -331,7 +331,7 @@ proptest! {
         changes in vec(change(), 1..60),
     ) {
         let mut driver = Driver::seeded(&three(by_rank), 1);
-        driver.list((0..LEVELS).map(|n| ranked(n)));
+        driver.list((0..LEVELS).map(ranked));
         let mut facts = Facts::default();
         facts.observe(&driver);
         for change in changes {
