@@ -19,7 +19,10 @@ mod random_subsetting;
 mod registry;
 mod ring_hash;
 mod round_robin;
+mod slow_start;
 mod standard;
+mod turn;
+mod weighted_round_robin;
 mod weighted_target;
 mod zone_aware;
 
@@ -46,6 +49,8 @@ pub use random_subsetting::{RandomSubsetting, RandomSubsettingConfig, RandomSubs
 pub use registry::{ConfiguredPolicy, NoConfig, Policies, PolicyFactory};
 pub use ring_hash::{RingHash, RingHashConfig};
 pub use round_robin::RoundRobin;
+pub use slow_start::SlowStart;
+pub use weighted_round_robin::{ByReport, ReportedWeight, WeightedRoundRobin, WeightedRoundRobinConfig};
 pub use weighted_target::{Target, WeightedTarget, WeightedTargetConfig, WeightedTargetPolicy};
 pub use zone_aware::{ZoneAware, ZoneAwareConfig, ZoneAwarePolicy};
 

@@ -122,7 +122,9 @@ impl Overruler {
             self.endpoints.entry(addresses).or_insert(known.unwrap_or_default());
         }
         if self.panics {
-            gone.keys().flatten().for_each(|address| ctx.distrust(address));
+            for address in gone.keys().flatten() {
+                ctx.distrust(address);
+            }
         }
     }
 

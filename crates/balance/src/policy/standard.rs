@@ -1,6 +1,6 @@
 use super::{
     LeastRequest, OutlierDetection, PanicThreshold, PickFirst, Policies, Priority, Random, RandomSubsetting, RingHash,
-    RoundRobin, WeightedTarget, ZoneAware,
+    RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware,
 };
 
 impl Policies {
@@ -11,6 +11,7 @@ impl Policies {
             .with(RoundRobin)
             .with(Random)
             .with(LeastRequest)
+            .with(WeightedRoundRobin)
             .with(OutlierDetection)
             .with(PanicThreshold)
             .with(Priority)

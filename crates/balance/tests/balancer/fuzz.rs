@@ -31,7 +31,7 @@ enum Step {
 }
 
 /// READY while any endpoint is.
-const PETIOLES: [&str; 8] = [
+const PETIOLES: [&str; 9] = [
     r#"[{"round_robin":{}}]"#,
     r#"[{"random":{}}]"#,
     r#"[{"least_request":{"choiceCount":3}}]"#,
@@ -40,6 +40,7 @@ const PETIOLES: [&str; 8] = [
     r#"[{"zone_aware":{"zone":"1","childPolicy":[{"random":{}}]}}]"#,
     r#"[{"outlier_detection":{"interval":"1s","baseEjectionTime":"2s","maxEjectionPercent":90,"childPolicy":[{"random":{}}],
         "failurePercentageEjection":{"threshold":40,"minimumHosts":1,"requestVolume":1}}}]"#,
+    r#"[{"weighted_round_robin":{"enableOobLoadReport":true,"slowStart":{"window":"5s"}}}]"#,
     r#"[{"panic_threshold":{"threshold":70,"childPolicy":[{"round_robin":{}}]}}]"#,
 ];
 const HASHING: [&str; 2] = [

@@ -16,5 +16,6 @@ mod priority;
 mod random_subsetting;
 mod ring_hash;
 mod round_robin;
+mod weighted_round_robin;
 mod weighted_target;
 mod zone_aware;
