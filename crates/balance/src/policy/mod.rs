@@ -11,6 +11,7 @@ mod least_request;
 mod leaves;
 mod outlier_detection;
 mod panic_threshold;
+mod peak_ewma;
 mod petiole;
 mod pick_first;
 mod priority;
@@ -41,6 +42,7 @@ pub use outlier_detection::{
     SuccessRateEjection,
 };
 pub use panic_threshold::{Overruler, PanicThreshold, PanicThresholdConfig};
+pub use peak_ewma::{ByLatency, PeakEwma, PeakEwmaConfig, PeakLatency};
 pub use petiole::{Candidate, Choose, Petiole};
 pub use pick_first::{PickFirst, PickFirstConfig};
 pub use priority::{Priority, PriorityChild, PriorityConfig, PriorityPolicy};

@@ -1,6 +1,6 @@
 use super::{
-    LeastRequest, OutlierDetection, PanicThreshold, PickFirst, Policies, Priority, Random, RandomSubsetting, RingHash,
-    RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware,
+    LeastRequest, OutlierDetection, PanicThreshold, PeakEwma, PickFirst, Policies, Priority, Random, RandomSubsetting,
+    RingHash, RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware,
 };
 
 impl Policies {
@@ -12,6 +12,7 @@ impl Policies {
             .with(Random)
             .with(LeastRequest)
             .with(WeightedRoundRobin)
+            .with(PeakEwma)
             .with(OutlierDetection)
             .with(PanicThreshold)
             .with(Priority)

@@ -31,16 +31,17 @@ enum Step {
 }
 
 /// READY while any endpoint is.
-const PETIOLES: [&str; 9] = [
+const PETIOLES: [&str; 10] = [
     r#"[{"round_robin":{}}]"#,
     r#"[{"random":{}}]"#,
-    r#"[{"least_request":{"choiceCount":3}}]"#,
+    r#"[{"least_request":{"choiceCount":3,"slowStart":{"window":"5s"}}}]"#,
     r#"[{"random_subsetting":{"subsetSize":100,"childPolicy":[{"random":{}}]}}]"#,
     r#"[{"zone_aware":{"zone":"0","minClusterSize":2,"childPolicy":[{"round_robin":{}}]}}]"#,
     r#"[{"zone_aware":{"zone":"1","childPolicy":[{"random":{}}]}}]"#,
     r#"[{"outlier_detection":{"interval":"1s","baseEjectionTime":"2s","maxEjectionPercent":90,"childPolicy":[{"random":{}}],
         "failurePercentageEjection":{"threshold":40,"minimumHosts":1,"requestVolume":1}}}]"#,
     r#"[{"weighted_round_robin":{"enableOobLoadReport":true,"slowStart":{"window":"5s"}}}]"#,
+    r#"[{"peak_ewma":{"slowStart":{"window":"5s"}}}]"#,
     r#"[{"panic_threshold":{"threshold":70,"childPolicy":[{"round_robin":{}}]}}]"#,
 ];
 const HASHING: [&str; 2] = [

@@ -11,6 +11,7 @@ mod least_request;
 mod models;
 mod outlier_detection;
 mod panic_threshold;
+mod peak_ewma;
 mod pick_first;
 mod priority;
 mod random_subsetting;
