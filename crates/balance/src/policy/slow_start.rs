@@ -69,6 +69,11 @@ impl Ramp {
         Self(config.filter(|slow| now.since(since) < slow.window).map(|slow| (slow, since)))
     }
 
+    /// Whether the weight is full, now and later.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The share of its full weight that the endpoint has: above 0, at most 1.
     pub(super) fn share(&self, now: Time) -> f64 {
         self.0.map_or(1.0, |(slow, since)| slow.share(now.since(since)))

@@ -1,10 +1,10 @@
 //! `least_request` (gRFC A48).
 
-use evenkeel_balance::Pick;
+use evenkeel_balance::{Input, Pick};
 
 use crate::{
     config::refused,
-    driver::{Driver, policies, v4},
+    driver::{Driver, endpoint, policies, secs, v4},
 };
 
 #[test]
@@ -43,6 +43,69 @@ fn a48_idle_endpoints_share_evenly() {
     driver.resolve_and_connect((1..=4).map(v4));
     for (address, calls) in driver.picks(4_000) {
         assert!((850..=1_150).contains(&calls), "{address}: {calls}");
+    }
+}
+
+#[test]
+fn a_full_scan_takes_the_least_of_all() {
+    let mut driver = Driver::seeded(&policies(r#"[{"least_request":{"fullScan":true}}]"#), 1);
+    driver.resolve_and_connect((1..=7).map(v4));
+    let calls: Vec<Pick> = (0..70).map(|_| driver.pick_raw()).collect();
+    assert!((1..=7).all(|n| driver.load(&v4(n)).in_flight() == 10));
+    drop(calls);
+    for (address, calls) in driver.picks(7_000) {
+        assert!((850..=1_150).contains(&calls), "ties fall evenly: {address} has {calls}");
+    }
+}
+
+#[test]
+fn with_a_bias_the_resolvers_weights_are_heeded_and_without_they_are_not() {
+    for (fields, expected) in [
+        (r#""activeRequestBias":1"#, [100, 200, 300]),
+        (r#""activeRequestBias":2"#, [145, 205, 250]),
+        (r#""activeRequestBias":0"#, [0, 0, 600]),
+        ("", [200, 200, 200]),
+    ] {
+        let comma = if fields.is_empty() { "" } else { "," };
+        let config = policies(&format!(r#"[{{"least_request":{{"fullScan":true{comma}{fields}}}}}]"#));
+        let mut driver = Driver::seeded(&config, 1);
+        driver.input(Input::Resolved((1..=3).map(|n| endpoint(v4(n)).weighted(u32::from(n))).collect()));
+        (1..=3).for_each(|n| driver.accept(&v4(n)));
+        let calls: Vec<Pick> = (0..600).map(|_| driver.pick_raw()).collect();
+        let in_flight = [1, 2, 3].map(|n| driver.load(&v4(n)).in_flight());
+        let near = in_flight.iter().zip(expected).all(|(have, want)| have.abs_diff(want) <= 2);
+        assert!(near, "{fields}: {in_flight:?}");
+        drop(calls);
+    }
+}
+
+#[test]
+fn an_endpoint_that_returns_starts_slowly() {
+    let slow = r#"[{"least_request":{"fullScan":true,"slowStart":{"window":"100s","minWeightPercent":20}}}]"#;
+    let mut driver = Driver::seeded(&policies(slow), 1);
+    driver.resolve_and_connect([v4(1), v4(2)]);
+    driver.wait(secs(200));
+    driver.picks(2);
+    driver.lose(&v4(2));
+    driver.accept(&v4(2));
+    for (wait, expected) in [(0, 20), (50, 40), (50, 60)] {
+        driver.wait(secs(wait));
+        let calls: Vec<Pick> = (0..120).map(|_| driver.pick_raw()).collect();
+        let in_flight = driver.load(&v4(2)).in_flight();
+        assert!(in_flight.abs_diff(expected) <= 1, "{wait} s later: {in_flight} of 120");
+        drop(calls);
+    }
+}
+
+#[test]
+fn bad_configs_are_refused_with_their_path() {
+    for (fields, path) in [
+        (r#""activeRequestBias":-1"#, "activeRequestBias"),
+        (r#""fullScan":1"#, "fullScan"),
+        (r#""slowStart":{"window":"0s"}"#, "slowStart.window"),
+    ] {
+        let error = refused(&policies(&format!(r#"[{{"least_request":{{{fields}}}}}]"#)));
+        assert_eq!(error.path(), format!("loadBalancingConfig[0].least_request.{path}"));
     }
 }
 
