@@ -130,6 +130,12 @@ struct Choice {
 }
 
 impl Choice {
+    /// Suspects come after all others, and then what costs more.
+    fn is_better_than(&self, other: &Self, now: Time) -> bool {
+        let rank = |choice: &Self| (choice.route.load().is_suspect(), choice.cost(now));
+        rank(self) < rank(other)
+    }
+
     /// How long one more call would be expected to take, in seconds.
     fn cost(&self, now: Time) -> f64 {
         let in_flight = self.route.load().in_flight();
@@ -143,15 +149,23 @@ impl Choice {
     }
 }
 
-/// Takes the cheaper of two that it draws, with replacement.
+/// Takes the better of two that it draws, with replacement.
 #[derive(Debug)]
 struct Pair(Vec<Choice>);
+
+impl Pair {
+    /// The best of all, for the rare case that only suspects were drawn.
+    fn best(&self, now: Time) -> Option<&Choice> {
+        self.0.iter().reduce(|best, other| if other.is_better_than(best, now) { other } else { best })
+    }
+}
 
 impl Picker for Pair {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
         let draw = |bits| self.0.get(scale(bits, self.0.len()));
         let (Some(one), Some(other)) = (draw(args.entropy), draw(remix(args.entropy))) else { return Pick::Queue };
-        let cheaper = if other.cost(args.now) < one.cost(args.now) { other } else { one };
-        Pick::Call(cheaper.route.call())
+        let drawn = if other.is_better_than(one, args.now) { other } else { one };
+        let well = Some(drawn).filter(|choice| !choice.route.load().is_suspect());
+        Pick::Call(well.or_else(|| self.best(args.now)).unwrap_or(drawn).route.call())
     }
 }

@@ -166,8 +166,13 @@ struct Weighted {
 }
 
 impl Picker for Weighted {
-    fn pick(&self, _: &PickArgs<'_>) -> Pick {
-        let index = self.strides.pick(|| self.turn.next());
-        self.routes.get(index).map_or(Pick::Queue, |route| Pick::Call(route.call()))
+    fn pick(&self, args: &PickArgs<'_>) -> Pick {
+        let turn = || self.routes.get(self.strides.pick(|| self.turn.next()));
+        // Where all are suspect, so many turns have been skipped that they would no longer be even.
+        let lot = || self.routes.get(self.strides.draw(args.entropy));
+        // The turn of one that is suspect is skipped rather than given to its neighbour: the others keep their shares.
+        let turns = (0..self.routes.len()).filter_map(|_| turn());
+        let route = turns.into_iter().find(|route| !route.load().is_suspect()).or_else(lot);
+        route.map_or(Pick::Queue, |route| Pick::Call(route.call()))
     }
 }

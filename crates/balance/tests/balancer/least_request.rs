@@ -80,6 +80,19 @@ fn with_a_bias_the_resolvers_weights_are_heeded_and_without_they_are_not() {
 }
 
 #[test]
+fn suspects_are_taken_only_where_there_is_nobody_else() {
+    for fields in ["", r#""fullScan":true"#, r#""activeRequestBias":1"#, r#""fullScan":true,"activeRequestBias":1"#] {
+        let mut driver = Driver::seeded(&policies(&format!(r#"[{{"least_request":{{{fields}}}}}]"#)), 1);
+        driver.input(Input::Resolved((1..=4).map(|n| endpoint(v4(n)).weighted(u32::from(n))).collect()));
+        (1..=4).for_each(|n| driver.accept(&v4(n)));
+        (2..=4).for_each(|n| driver.load(&v4(n)).suspect(true));
+        assert_eq!(driver.picks(100), [(v4(1), 100)].into(), "{fields}");
+        driver.load(&v4(1)).suspect(true);
+        driver.picks(100);
+    }
+}
+
+#[test]
 fn an_endpoint_that_returns_starts_slowly() {
     let slow = r#"[{"least_request":{"fullScan":true,"slowStart":{"window":"100s","minWeightPercent":20}}}]"#;
     let mut driver = Driver::seeded(&policies(slow), 1);

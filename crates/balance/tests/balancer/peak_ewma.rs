@@ -82,6 +82,17 @@ fn an_endpoint_that_returns_starts_slowly() {
 }
 
 #[test]
+fn suspects_are_taken_only_where_there_is_nobody_else() {
+    let mut driver = connected(4, "");
+    for n in 1..=3 {
+        driver.load(&v4(n)).suspect(true);
+    }
+    assert_eq!(serve(&mut driver, 100, &[(Code::Ok, 10); 4]), [0, 0, 0, 100]);
+    driver.load(&v4(4)).suspect(true);
+    assert_eq!(serve(&mut driver, 100, &[(Code::Ok, 10); 4]).iter().sum::<usize>(), 100);
+}
+
+#[test]
 fn bad_configs_are_refused_with_their_path() {
     for (fields, path) in [
         (r#""decay":"0s""#, "decay"),

@@ -209,6 +209,18 @@ fn an_endpoint_that_returns_starts_slowly() {
 }
 
 #[test]
+fn a_suspect_is_skipped_and_the_others_keep_their_shares() {
+    let mut driver = Driver::seeded(&config(""), 1);
+    driver.input(Input::Resolved((1..=3).map(|n| endpoint(v4(n)).weighted(u32::from(n))).collect()));
+    (1..=3).for_each(|n| driver.accept(&v4(n)));
+    driver.load(&v4(2)).suspect(true);
+    assert_near(&shares(&mut driver, 400, &[0.0; 3]), &[100, 0, 300]);
+    (1..=3).for_each(|n| driver.load(&v4(n)).suspect(true));
+    let drawn = shares(&mut driver, 6_000, &[0.0; 3]);
+    assert!(drawn.iter().zip([1_000, 2_000, 3_000]).all(|(n, expected)| n.abs_diff(expected) < 200), "{drawn:?}");
+}
+
+#[test]
 fn bad_configs_are_refused_with_their_path() {
     for (fields, path) in [
         (r#""errorUtilizationPenalty":-0.1"#, "errorUtilizationPenalty"),

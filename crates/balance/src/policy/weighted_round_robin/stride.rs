@@ -1,3 +1,5 @@
+use crate::entropy::remix;
+
 /// Picks indices in proportion to weights, spread out evenly: a static stride scheduler.
 ///
 /// Every pick has a number. It belongs to an index (the number modulo the indices) and a round (the quotient). An
@@ -27,6 +29,14 @@ impl Strides {
     pub(super) fn shares(&self) -> impl Iterator<Item = f64> {
         let sum: f64 = self.0.iter().map(|&weight| f64::from(weight)).sum();
         self.0.iter().map(move |&weight| f64::from(weight) / sum)
+    }
+
+    /// An index that is drawn by lot, in proportion to the weights.
+    pub(super) fn draw(&self, mut entropy: u64) -> usize {
+        self.pick(|| {
+            entropy = remix(entropy);
+            (entropy >> 32) as u32
+        })
     }
 
     /// The index of the next pick; 0 where there are none. `next` gives the numbers.
