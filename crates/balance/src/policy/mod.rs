@@ -9,6 +9,7 @@ mod hashing;
 mod hierarchy;
 mod least_request;
 mod leaves;
+mod maglev;
 mod outlier_detection;
 mod panic_threshold;
 mod peak_ewma;
@@ -37,6 +38,7 @@ use crate::{
 pub use child::Child;
 pub use explanation::Explanation;
 pub use least_request::{LeastRequest, LeastRequestConfig};
+pub use maglev::{Maglev, MaglevConfig};
 pub use outlier_detection::{
     Detector, FailurePercentageEjection, OutlierDetection, OutlierDetectionConfig, SmallFleetEjection,
     SuccessRateEjection,

@@ -1,7 +1,4 @@
-use super::{
-    LeastRequest, OutlierDetection, PanicThreshold, PeakEwma, PickFirst, Policies, Priority, Random, RandomSubsetting,
-    RingHash, RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware,
-};
+use super::{LeastRequest, Maglev, OutlierDetection, PanicThreshold, PeakEwma, PickFirst, Policies, Priority, Random, RandomSubsetting, RingHash, RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware};
 
 impl Policies {
     /// Every policy of this crate.
@@ -20,5 +17,6 @@ impl Policies {
             .with(RandomSubsetting)
             .with(ZoneAware)
             .with(RingHash::default())
+            .with(Maglev)
     }
 }

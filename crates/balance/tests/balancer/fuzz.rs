@@ -31,10 +31,11 @@ enum Step {
 }
 
 /// READY while any endpoint is.
-const PETIOLES: [&str; 10] = [
+const PETIOLES: [&str; 11] = [
     r#"[{"round_robin":{}}]"#,
     r#"[{"random":{}}]"#,
     r#"[{"least_request":{"choiceCount":3,"slowStart":{"window":"5s"}}}]"#,
+    r#"[{"maglev":{"tableSize":23,"hashBalanceFactor":110}}]"#,
     r#"[{"random_subsetting":{"subsetSize":100,"childPolicy":[{"random":{}}]}}]"#,
     r#"[{"zone_aware":{"zone":"0","minClusterSize":2,"childPolicy":[{"round_robin":{}}]}}]"#,
     r#"[{"zone_aware":{"zone":"1","childPolicy":[{"random":{}}]}}]"#,
@@ -44,7 +45,7 @@ const PETIOLES: [&str; 10] = [
     r#"[{"peak_ewma":{"slowStart":{"window":"5s"}}}]"#,
     r#"[{"panic_threshold":{"threshold":70,"childPolicy":[{"round_robin":{}}]}}]"#,
 ];
-const HASHING: [&str; 2] = [
+const RING_HASH: [&str; 2] = [
     r#"[{"ring_hash":{"minRingSize":20}}]"#,
     r#"[{"ring_hash_experimental":{"requestHashHeader":"x-user","hashBalanceFactor":125}}]"#,
 ];
@@ -62,7 +63,7 @@ fn petiole() -> impl Strategy<Value = LbConfig> {
 
 fn any_policy() -> impl Strategy<Value = LbConfig> {
     let other = |list: &'static [&'static str]| prop::sample::select(list).prop_map(policies);
-    prop_oneof![petiole(), other(&PICK_FIRST), other(&LEVELS), other(&HASHING)]
+    prop_oneof![petiole(), other(&PICK_FIRST), other(&LEVELS), other(&RING_HASH)]
 }
 
 /// One step, of which those that configure take their config from `config`.

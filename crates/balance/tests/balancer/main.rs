@@ -8,6 +8,7 @@ mod fuzz;
 mod graceful_switch;
 mod health;
 mod least_request;
+mod maglev;
 mod models;
 mod outlier_detection;
 mod panic_threshold;

@@ -79,7 +79,7 @@ impl Endpoints {
 proptest! {
     #[test]
     fn petioles_place_calls_on_ready_endpoints_alone(
-        policy in prop::sample::select(&["round_robin", "random", "least_request"][..]),
+        policy in prop::sample::select(&["round_robin", "random", "least_request", "maglev"][..]),
         changes in vec(change(), 1..60),
     ) {
         let mut driver = Driver::new(policy);
