@@ -285,7 +285,7 @@ impl<L: Layout> Hashing<L> {
                 _ => None,
             };
             spots.push(match (&stem.own.state, route) {
-                (LeafState::Ready(_), Some(route)) => Spot::ready(route, member.weight),
+                (LeafState::Ready(_), Some(route)) => Spot::Ready { route, weight: member.weight },
                 (LeafState::Idle, _) => Spot::Idle { wanted: Arc::clone(&stem.own.wanted), weight: member.weight },
                 (LeafState::Connecting, _) if !stem.own.stalled => Spot::Connecting { weight: member.weight },
                 _ => Spot::Out,

@@ -46,7 +46,9 @@ impl fmt::Display for Bound {
 /// that have begun or ended since.
 #[derive(Debug)]
 pub(super) struct Tally {
-    factor: f64,
+    bound: Bound,
+    /// Of all endpoints that calls might go to.
+    weight: u64,
     total: AtomicU64,
     /// When to add up again, in nanoseconds since the driver's epoch.
     due: AtomicU64,
@@ -54,12 +56,13 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(bound: Bound, endpoints: usize) -> Self {
+    /// For so many endpoints of so much weight.
+    pub(super) fn new(bound: Bound, endpoints: usize, weight: u64) -> Self {
         let interval = Duration::from_micros(endpoints as u64);
-        Self { factor: f64::from(bound.percent) / 100.0, total: AtomicU64::new(0), due: AtomicU64::new(0), interval }
+        Self { bound, weight, total: AtomicU64::new(0), due: AtomicU64::new(0), interval }
     }
 
-    /// The calls in flight that an endpoint of the whole weight might have, the one to be placed included.
+    /// How full an endpoint may be now, the call to be placed included.
     pub(super) fn limit<'a>(&self, now: Time, loads: impl Iterator<Item = &'a Load>) -> Limit {
         let due = self.due.load(Relaxed);
         let next = (now + self.interval).as_nanos();
@@ -67,9 +70,8 @@ impl Tally {
         if now.as_nanos() >= due && self.due.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
             self.total.store(loads.map(|load| u64::from(load.in_flight())).sum(), Relaxed);
         }
-        #[allow(clippy::cast_precision_loss, reason = "fewer than 2^53 calls are in flight")]
-        let calls = (self.total.load(Relaxed) + 1) as f64;
-        Limit(self.factor * calls)
+        let calls = u128::from(self.total.load(Relaxed) + 1);
+        Limit { calls: calls * u128::from(self.bound.percent), weight: u128::from(self.weight) * 100 }
     }
 
     /// The total looks out of date: it is added up again in a quarter of the interval.
@@ -78,13 +80,16 @@ impl Tally {
     }
 }
 
-/// What an endpoint of the whole weight might carry.
+/// So many calls for so much weight.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limit(f64);
+pub(super) struct Limit {
+    calls: u128,
+    weight: u128,
+}
 
 impl Limit {
-    /// Whether an endpoint that has this share of the weight has room for one more call.
-    pub(super) fn has_room(self, load: &Load, share: f64) -> bool {
-        f64::from(load.in_flight()) < (self.0 * share).ceil()
+    /// Whether an endpoint of this weight has room for one more call: fewer than ⌈calls × its share of the weight⌉.
+    pub(super) fn has_room(self, load: &Load, weight: u32) -> bool {
+        u128::from(load.in_flight()) * self.weight < self.calls * u128::from(weight)
     }
 }

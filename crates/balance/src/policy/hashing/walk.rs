@@ -35,8 +35,6 @@ pub(super) enum Spot {
     Ready {
         route: Arc<Route>,
         weight: u32,
-        /// Its share of the weight of all endpoints that are not out.
-        share: f64,
     },
     /// Connected if a picker sets `wanted` and the policy hears of it.
     Idle {
@@ -50,14 +48,10 @@ pub(super) enum Spot {
 }
 
 impl Spot {
-    pub(super) fn ready(route: Arc<Route>, weight: u32) -> Self {
-        Self::Ready { route, weight, share: 0.0 }
-    }
-
-    fn weight(&self) -> f64 {
+    fn weight(&self) -> u32 {
         match self {
-            Self::Ready { weight, .. } | Self::Idle { weight, .. } | Self::Connecting { weight } => f64::from(*weight),
-            Self::Out => 0.0,
+            Self::Ready { weight, .. } | Self::Idle { weight, .. } | Self::Connecting { weight } => *weight,
+            Self::Out => 0,
         }
     }
 }
@@ -78,16 +72,10 @@ impl<T: Table> Walk<T> {
         Self { patient: true, ..self }
     }
 
-    /// Calls walk past endpoints that are full.
-    pub(super) fn bounded(mut self, bound: Bound) -> Self {
-        let total: f64 = self.spots.iter().map(Spot::weight).sum();
-        for spot in &mut self.spots {
-            if let Spot::Ready { weight, share, .. } = spot {
-                *share = f64::from(*weight) / total;
-            }
-        }
-        self.tally = Some(Tally::new(bound, self.spots.len()));
-        self
+    /// Calls walk past endpoints that are full. Those that are not connected yet count as empty.
+    pub(super) fn bounded(self, bound: Bound) -> Self {
+        let weight = self.spots.iter().map(|spot| u64::from(spot.weight())).sum();
+        Self { tally: Some(Tally::new(bound, self.spots.len(), weight)), ..self }
     }
 
     fn limit(&self, now: Time) -> Option<Limit> {
@@ -110,11 +98,11 @@ impl<T: Table> Walk<T> {
         for &member in from.iter().chain(before) {
             let waits = patient && full.is_none();
             match &self.spots[member as usize] {
-                Spot::Ready { route, share, .. } => {
-                    if limit.is_none_or(|limit| limit.has_room(route.load(), *share)) {
+                Spot::Ready { route, weight } => {
+                    if limit.is_none_or(|limit| limit.has_room(route.load(), *weight)) {
                         return call(route, asks);
                     }
-                    full = Some(emptier(full, (route, *share)));
+                    full = Some(emptier(full, (route, *weight)));
                     passed += 1;
                     if passed == MOST_FULL {
                         break;
@@ -149,10 +137,10 @@ fn call(route: &Arc<Route>, asks: bool) -> Pick {
     Pick::Call(if asks { route.call().and_exit_idle() } else { route.call() })
 }
 
-/// The one of two endpoints that carries less for its share.
-fn emptier<'a>(one: Option<(&'a Arc<Route>, f64)>, other: (&'a Arc<Route>, f64)) -> (&'a Arc<Route>, f64) {
-    let fullness = |(route, share): (&Arc<Route>, f64)| f64::from(route.load().in_flight()) / share;
-    one.filter(|&one| fullness(one) <= fullness(other)).unwrap_or(other)
+/// The one of two endpoints that carries less for its weight.
+fn emptier<'a>(one: Option<(&'a Arc<Route>, u32)>, other: (&'a Arc<Route>, u32)) -> (&'a Arc<Route>, u32) {
+    let calls = |(route, _): (&Arc<Route>, u32)| u64::from(route.load().in_flight());
+    one.filter(|&one| calls(one) * u64::from(other.1) <= calls(other) * u64::from(one.1)).unwrap_or(other)
 }
 
 impl<T: Table> Picker for Walk<T> {
@@ -207,9 +195,13 @@ mod tests {
         vec(prop::sample::select(vec![State::Ready, State::Idle, State::Connecting, State::Out]), 1..6)
     }
 
+    fn ready(weight: u32) -> Spot {
+        Spot::Ready { route: Arc::new(Route::new(SubchannelId::default(), Arc::default(), None)), weight }
+    }
+
     fn walk(states: &[State], owners: Vec<u32>) -> Walk<Fixed> {
         let spots = states.iter().map(|state| match state {
-            State::Ready => Spot::ready(Arc::new(Route::new(SubchannelId::default(), Arc::default(), None)), 1),
+            State::Ready => ready(1),
             State::Idle => Spot::Idle { wanted: Arc::default(), weight: 1 },
             State::Connecting => Spot::Connecting { weight: 1 },
             State::Out => Spot::Out,
@@ -284,5 +276,43 @@ mod tests {
             let pick = without.pick(&PickArgs::new(Time::ZERO, first, "/test.Test/Call"));
             prop_assert_eq!(answer(&without, &pick), a76(&states, &ring, place));
         }
+
+        #[test]
+        fn bounded_calls_go_to_the_first_endpoint_below_its_share(
+            (weights, ring) in vec(1..5_u32, 1..7).prop_flat_map(|weights| {
+                let all: Vec<_> = (0..u32::try_from(weights.len()).unwrap()).collect();
+                (Just(weights), Just([all.clone(), all].concat()).prop_shuffle())
+            }),
+            percent in 100..300_u32,
+            steps in vec(any::<(bool, u8)>(), 1..200),
+        ) {
+            let spots = weights.iter().map(|&weight| ready(weight)).collect();
+            let key = RequestKey::by_header("").unwrap();
+            let walk = Walk::new(Arc::new(Fixed(ring.clone())), spots, key, Arc::default(), false);
+            let walk = walk.bounded(Bound::of(percent).unwrap().unwrap());
+            let in_flight = |member: usize| u64::from(load(&walk.spots[member]).unwrap().in_flight());
+            let mut running = Vec::new();
+            for (millis, (ends, bits)) in (0..).zip(steps) {
+                if ends && !running.is_empty() {
+                    drop(running.swap_remove(usize::from(bits) % running.len()));
+                    continue;
+                }
+                let before: Vec<_> = (0..weights.len()).map(in_flight).collect();
+                let expected = first_below_its_share(&before, &weights, &ring, bits.into(), percent.into());
+                let pick = walk.walk(usize::from(bits) % ring.len(), false, Time::from_nanos(millis * 1_000_000));
+                prop_assert_eq!(in_flight(expected), before[expected] + 1);
+                running.push(pick);
+            }
+        }
+    }
+
+    /// From a place on, in plain numbers.
+    fn first_below_its_share(in_flight: &[u64], weights: &[u32], ring: &[u32], first: usize, percent: u64) -> usize {
+        let calls = in_flight.iter().sum::<u64>() + 1;
+        let total: u64 = weights.iter().copied().map(u64::from).sum();
+        let from = (0..ring.len()).map(|i| ring[(first + i) % ring.len()] as usize);
+        let mut below = from
+            .filter(|&member| in_flight[member] < (percent * calls * u64::from(weights[member])).div_ceil(100 * total));
+        below.next().expect("the shares add up to all calls and more")
     }
 }
