@@ -291,11 +291,30 @@ fn a_switch_from_another_policy_keeps_its_connections() {
 }
 
 #[test]
-fn from_a_policy_whose_endpoints_are_gone_an_idle_ring_takes_over() {
-    let mut driver = Driver::new("round_robin");
-    driver.resolve([v4(1)]);
-    driver.configure(&LbConfig::of("ring_hash")).unwrap();
-    assert_eq!(connect(&mut driver, "a"), v4(1));
+fn an_idle_ring_takes_over_from_a_policy_that_is_ready() {
+    // The ring has one endpoint of the two, in some clients the one that round_robin could not connect.
+    let subset = policies(r#"[{"random_subsetting":{"subsetSize":1,"childPolicy":[{"ring_hash":{}}]}}]"#);
+    let reached: BTreeSet<_> = (0..20)
+        .map(|seed| {
+            let mut driver = Driver::seeded(&LbConfig::of("round_robin"), seed);
+            driver.resolve([v4(1), v4(2)]);
+            driver.accept(&v4(1));
+            driver.refuse(&v4(2));
+            driver.configure(&subset).unwrap();
+            let explanation = driver.balancer.explain().to_string();
+            assert!(!explanation.contains("round_robin"), "{explanation}");
+            connect(&mut driver, "a")
+        })
+        .collect();
+    assert_eq!(reached.len(), 2);
+}
+
+#[test]
+fn a_call_that_waits_without_having_been_picked_has_an_endpoint_connected() {
+    let mut driver = ring_hash(3);
+    driver.input(Input::ExitIdle);
+    driver.input(Input::ExitIdle);
+    assert_eq!(driver.dialling.len(), 1);
 }
 
 #[test]

@@ -93,3 +93,40 @@ impl Limit {
         u128::from(load.in_flight()) * self.weight < self.calls * u128::from(weight)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether an endpoint with so many calls, one of two of equal weight, has room.
+    fn has_room(tally: &Tally, micros: u64, in_flight: u32, total: &[Load]) -> bool {
+        let limit = tally.limit(Time::from_nanos(micros * 1_000), total.iter());
+        let load = Load::default();
+        (0..in_flight).for_each(|_| load.begin());
+        limit.has_room(&load, 1)
+    }
+
+    #[test]
+    fn calls_are_added_up_once_an_interval_and_sooner_if_the_total_looks_out_of_date() {
+        let tally = Tally::new(Bound { percent: 100 }, 40, 2);
+        let loads = [Load::default()];
+        assert!(has_room(&tally, 0, 0, &loads) && !has_room(&tally, 0, 1, &loads));
+        (0..9).for_each(|_| loads[0].begin());
+        assert!(!has_room(&tally, 39, 1, &loads), "not yet");
+        assert!(has_room(&tally, 40, 4, &loads) && !has_room(&tally, 40, 5, &loads), "half of ten");
+        (0..10).for_each(|_| loads[0].begin());
+        tally.hasten(Time::from_nanos(41_000));
+        assert!(!has_room(&tally, 50, 5, &loads) && has_room(&tally, 51, 9, &loads));
+        // It is not put off by being hastened again and again.
+        tally.hasten(Time::from_nanos(60_000));
+        tally.hasten(Time::from_nanos(69_000));
+        (0..10).for_each(|_| loads[0].begin());
+        assert!(has_room(&tally, 70, 14, &loads));
+    }
+
+    #[test]
+    fn a_bound_below_the_fair_share_is_refused() {
+        assert_eq!((Bound::of(0), Bound::of(100)), (Ok(None), Ok(Some(Bound { percent: 100 }))));
+        assert_eq!(Bound::of(99).map_err(|error| error.path().to_owned()), Err("hashBalanceFactor".to_owned()));
+    }
+}
