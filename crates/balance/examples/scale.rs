@@ -58,7 +58,9 @@ impl Scale {
         let dialled = std::mem::take(&mut self.dialled);
         let start = Instant::now();
         for batch in dialled.chunks(batch) {
-            batch.iter().for_each(|&connection| self.input(Input::Connected(connection)));
+            for &connection in batch {
+                self.input(Input::Connected(connection));
+            }
             self.drain();
         }
         start.elapsed()

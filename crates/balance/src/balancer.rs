@@ -207,31 +207,26 @@ impl Balancer {
 
     /// The next thing to do; `None` when all is done. Pickers come last, so that one covers many inputs.
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
-        if let Some(errand) = self.subchannels.next_errand() {
-            return Some(errand.into());
-        }
-        if std::mem::take(&mut self.re_resolve) {
-            return Some(Action::Resolve);
-        }
-        let update = self.next_update(now);
-        // Only now is it certain that nobody takes over what others have let go.
-        self.subchannels.sweep();
-        // Making a picker may have had things to say and to count; those that come with one wait for the next call.
-        update.map(Action::Publish).or_else(|| self.subchannels.next_errand().map(Action::from))
-    }
-
-    fn next_update(&mut self, now: Time) -> Option<Update> {
         loop {
+            if let Some(errand) = self.subchannels.next_errand() {
+                return Some(errand.into());
+            }
+            if std::mem::take(&mut self.re_resolve) {
+                return Some(Action::Resolve);
+            }
             let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
             let update = self.policy.poll_update(&mut ctx);
-            // A policy with children may have started one, which has begun to connect, or ended one and its ejections.
-            let has_changed = self.spread_changes(now);
+            // A policy with children may have started one, which has begun to connect.
+            let spread = self.spread_changes(now);
+            // Only now is it certain that nobody takes over what others have let go.
+            self.subchannels.sweep();
             if let Some(update) = update {
                 self.become_(now, update.connectivity);
-                return Some(update);
+                return Some(Action::Publish(update));
             }
-            if !has_changed {
-                return None;
+            // What the policies have heard just now, they may have an answer to.
+            if !spread {
+                return self.subchannels.next_errand().map(Action::from);
             }
         }
     }

@@ -35,6 +35,7 @@
 mod backoff;
 mod balancer;
 mod connectivity;
+mod deadlines;
 mod decision;
 mod endpoint;
 mod entropy;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Measurement, Status, Time,
-    decision::What, health::Health, time::earliest,
+    deadlines::Deadlines, decision::What, health::Health,
 };
 
 /// Names one subchannel of a channel: an address and the connection to it, if any.
@@ -131,6 +131,7 @@ pub(crate) struct Subchannels {
     orphans: Vec<SubchannelId>,
     /// What policies hold against an address or for it, in whatever state its connection is.
     opinions: BTreeMap<Address, Opinion>,
+    deadlines: Deadlines<SubchannelId>,
     /// Whose state has changed and whose holders have yet to hear of it.
     changed: VecDeque<SubchannelId>,
     errands: VecDeque<Errand>,
@@ -153,6 +154,7 @@ impl Subchannels {
             by_address: BTreeMap::new(),
             orphans: Vec::new(),
             opinions: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             changed: VecDeque::new(),
             errands: VecDeque::new(),
         }
@@ -206,6 +208,7 @@ impl Subchannels {
         let Some(subchannel) = self.get(id) else { return };
         let connection = subchannel.connection(id);
         self.errands.extend(connection.map(Errand::Close));
+        self.deadlines.set(id, None);
         if let Some(gone) = self.slots[id.slot()].subchannel.take() {
             self.by_address.remove(&gone.address);
             self.vacant.push(id.slot);
@@ -227,7 +230,7 @@ impl Subchannels {
         subchannel.become_(now, State::Connecting { deadline: now + timeout }, reason);
         let connection = ConnectionId { subchannel: id, attempt };
         self.errands.push_back(Errand::Connect(connection, address, load));
-        self.changed.push_back(id);
+        self.has_changed(id);
     }
 
     /// An attempt has made its connection.
@@ -245,7 +248,7 @@ impl Subchannels {
         let interval = subchannel.load_interval;
         self.errands.extend(watch.map(|service| Errand::WatchHealth(connection, service)));
         self.errands.extend(interval.map(|interval| Errand::WatchLoad(connection, interval)));
-        self.changed.push_back(connection.subchannel);
+        self.has_changed(connection.subchannel);
     }
 
     /// An attempt has failed, or a connection has ended.
@@ -276,7 +279,7 @@ impl Subchannels {
         if let Some(subchannel) = self.get_mut(connection.subchannel) {
             subchannel.become_(now, state, why.message.clone());
         }
-        self.changed.push_back(connection.subchannel);
+        self.has_changed(connection.subchannel);
     }
 
     /// How long a failed attempt is followed by none.
@@ -329,7 +332,7 @@ impl Subchannels {
 
     /// Lets every deadline that has passed take effect.
     pub(crate) fn handle_timeout(&mut self, now: Time) {
-        for id in self.ids().collect::<Vec<_>>() {
+        for id in self.deadlines.due(now) {
             self.subchannel_timeout(now, id);
         }
     }
@@ -346,24 +349,35 @@ impl Subchannels {
             State::TransientFailure { retry_at } if *retry_at <= now => {
                 // The cause is kept: "IDLE" alone would not say why calls fail.
                 subchannel.state = State::Idle;
-                self.changed.push_back(id);
+                self.has_changed(id);
             }
             State::Ready(ready) => {
                 let retried = ready.health.retry(now).then(|| ready.health.watched().unwrap_or_default().to_owned());
                 self.errands.extend(retried.map(|service| Errand::WatchHealth(connection, service)));
+                self.reschedule(id);
             }
             _ => {}
         }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        let deadlines = self.live().map(|(_, subchannel)| match &subchannel.state {
-            State::Idle => None,
-            State::Connecting { deadline } => Some(*deadline),
-            State::TransientFailure { retry_at } => Some(*retry_at),
-            State::Ready(ready) => ready.health.next_timeout(),
-        });
-        deadlines.fold(None, earliest)
+        debug_assert_eq!(
+            self.deadlines.next(),
+            self.live().filter_map(|(_, subchannel)| subchannel.next_timeout()).min(),
+            "every change of a deadline is noted"
+        );
+        self.deadlines.next()
+    }
+
+    fn has_changed(&mut self, id: SubchannelId) {
+        self.changed.push_back(id);
+        self.reschedule(id);
+    }
+
+    /// Notes the deadline of `id` after whatever may have changed it.
+    fn reschedule(&mut self, id: SubchannelId) {
+        let at = self.get(id).and_then(Subchannel::next_timeout);
+        self.deadlines.set(id, at);
     }
 
     /// Whose state has changed since the last call, one at a time.
@@ -456,8 +470,8 @@ impl Subchannels {
         self.get(id).map(Subchannel::state)
     }
 
-    pub(crate) fn service(&self, id: SubchannelId) -> Option<Connectivity> {
-        self.get(id).map(Subchannel::service)
+    pub(crate) fn service(&self, id: SubchannelId) -> Option<(Connectivity, Time)> {
+        self.get(id).map(|subchannel| (subchannel.service(), subchannel.since))
     }
 
     pub(crate) fn load(&self, id: SubchannelId) -> Option<Arc<Load>> {
@@ -499,6 +513,7 @@ impl Subchannels {
         if subchannel.service() != service || subchannel.untrusted() != untrusted {
             self.changed.push_back(id);
         }
+        self.reschedule(id);
     }
 
     fn watched(&self, id: SubchannelId) -> Option<String> {
@@ -624,6 +639,15 @@ impl Subchannel {
         let ready = Connectivity::Ready;
         if (before == ready) != (self.service() == ready) {
             self.since = now;
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        match &self.state {
+            State::Idle => None,
+            State::Connecting { deadline } => Some(*deadline),
+            State::TransientFailure { retry_at } => Some(*retry_at),
+            State::Ready(ready) => ready.health.next_timeout(),
         }
     }
 

@@ -5,9 +5,10 @@ use std::{
 
 use super::{
     Context,
+    listing::{Listing, Previous},
     pick_first::{Leaf, LeafState},
 };
-use crate::{Address, Endpoint, Status, SubchannelId, Time, time::earliest};
+use crate::{Address, Endpoint, Status, SubchannelId, Time, deadlines::Deadlines};
 
 /// Names one leaf for as long as its endpoint is listed.
 pub(super) type LeafId = u32;
@@ -19,9 +20,12 @@ pub(super) type LeafId = u32;
 #[derive(Debug)]
 pub(super) struct Leaves<T> {
     stems: BTreeMap<LeafId, Stem<T>>,
+    /// The list as it came last, without duplicates.
+    list: Vec<(LeafId, Arc<Endpoint>)>,
     by_addresses: BTreeMap<Vec<Address>, LeafId>,
     /// Which leaves hold which subchannel.
     holders: BTreeSet<(SubchannelId, LeafId)>,
+    deadlines: Deadlines<LeafId>,
     next_id: LeafId,
 }
 
@@ -31,15 +35,6 @@ pub(super) struct Stem<T> {
     pub(super) leaf: Leaf,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) own: T,
-}
-
-/// What became of the leaves when a list came.
-#[derive(Debug)]
-pub(super) struct Listing {
-    /// In the order of the list, without duplicates.
-    pub(super) listed: Vec<LeafId>,
-    /// Not listed any more: to be [removed](Leaves::remove).
-    pub(super) gone: Vec<LeafId>,
 }
 
 /// What the resolver has said so far.
@@ -52,31 +47,65 @@ pub(super) enum Resolution {
 
 impl<T> Default for Leaves<T> {
     fn default() -> Self {
-        Self { stems: BTreeMap::new(), by_addresses: BTreeMap::new(), holders: BTreeSet::new(), next_id: 0 }
+        Self {
+            stems: BTreeMap::new(),
+            list: Vec::new(),
+            by_addresses: BTreeMap::new(),
+            holders: BTreeSet::new(),
+            deadlines: Deadlines::default(),
+            next_id: 0,
+        }
     }
 }
 
 impl<T> Leaves<T> {
     /// Takes in a list. New endpoints get what `grow` makes; no leaf acts yet.
     pub(super) fn list(&mut self, endpoints: &[Endpoint], mut grow: impl FnMut(&Endpoint) -> (Leaf, T)) -> Listing {
-        let mut gone = std::mem::take(&mut self.by_addresses);
-        let mut listed = Vec::with_capacity(endpoints.len());
+        let mut previous = Previous::new(std::mem::take(&mut self.list));
+        let mut listing = Listing::default();
         for endpoint in endpoints {
-            let key = identity(endpoint);
-            if self.by_addresses.contains_key(&key) {
-                continue;
-            }
-            let id = gone.remove(&key).unwrap_or_else(|| {
-                let (leaf, own) = grow(endpoint);
-                self.admit(Stem { leaf, endpoint: Arc::new(endpoint.clone()), own })
+            let entry = previous.next_if(endpoint).or_else(|| {
+                let (entry, changed) = self.look_up(endpoint, &mut previous, &mut grow)?;
+                listing.changed.extend(changed.then_some(entry.0));
+                Some(entry)
             });
-            if let Some(stem) = self.stems.get_mut(&id).filter(|stem| *stem.endpoint != *endpoint) {
-                stem.endpoint = Arc::new(endpoint.clone());
-            }
-            self.by_addresses.insert(key, id);
-            listed.push(id);
+            let Some(entry) = entry else { continue };
+            listing.listed.push(entry.0);
+            self.list.push(entry);
         }
-        Listing { listed, gone: gone.into_values().collect() }
+        for (id, endpoint) in previous.gone() {
+            self.by_addresses.remove(&identity(&endpoint));
+            listing.gone.push(id);
+        }
+        listing
+    }
+
+    /// The entry of an endpoint that is not where it was, or not as it was, and whether its leaf has to hear of it;
+    /// `None` for one that has been listed already.
+    fn look_up(
+        &mut self,
+        endpoint: &Endpoint,
+        previous: &mut Previous,
+        grow: impl FnOnce(&Endpoint) -> (Leaf, T),
+    ) -> Option<((LeafId, Arc<Endpoint>), bool)> {
+        let key = identity(endpoint);
+        let Some(&id) = self.by_addresses.get(&key) else {
+            let (leaf, own) = grow(endpoint);
+            let endpoint = Arc::new(endpoint.clone());
+            let id = self.admit(Stem { leaf, endpoint: Arc::clone(&endpoint), own });
+            self.by_addresses.insert(key, id);
+            return Some(((id, endpoint), true));
+        };
+        let known = previous.meet(id)?;
+        if *known == *endpoint {
+            return Some(((id, known), false));
+        }
+        let endpoint = Arc::new(endpoint.clone());
+        let changed = known.addresses != endpoint.addresses;
+        if let Some(stem) = self.stems.get_mut(&id) {
+            stem.endpoint = Arc::clone(&endpoint);
+        }
+        Some(((id, endpoint), changed))
     }
 
     fn admit(&mut self, stem: Stem<T>) -> LeafId {
@@ -96,6 +125,7 @@ impl<T> Leaves<T> {
         let Some(stem) = self.stems.get_mut(&id) else { return false };
         let before = stem.leaf.held().to_vec();
         act(stem, ctx);
+        self.deadlines.set(id, stem.leaf.next_timeout());
         if before == stem.leaf.held() {
             return false;
         }
@@ -119,6 +149,7 @@ impl<T> Leaves<T> {
         for id in self.ids() {
             self.remove(id, ctx);
         }
+        self.list.clear();
         self.by_addresses.clear();
     }
 
@@ -161,12 +192,11 @@ impl<T> Leaves<T> {
 
     /// The leaves whose deadline has passed.
     pub(super) fn due(&self, now: Time) -> Vec<LeafId> {
-        let due = self.stems.iter().filter(|(_, stem)| stem.leaf.next_timeout().is_some_and(|at| at <= now));
-        due.map(|(&id, _)| id).collect()
+        self.deadlines.due(now)
     }
 
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        self.stems().map(|stem| stem.leaf.next_timeout()).fold(None, earliest)
+        self.deadlines.next()
     }
 }
 
@@ -197,4 +227,59 @@ pub(super) fn identity(endpoint: &Endpoint) -> Vec<Address> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::policy::pick_first::Gate;
+
+    /// Lists of endpoints, each of a few ports and a weight.
+    fn lists() -> impl Strategy<Value = Vec<Vec<(Vec<u16>, u32)>>> {
+        vec(vec((vec(1..9_u16, 1..3), 1..3_u32), 0..12), 1..8)
+    }
+
+    fn endpoint((ports, weight): &(Vec<u16>, u32)) -> Endpoint {
+        let addresses = ports.iter().map(|&port| std::net::SocketAddr::from(([127, 0, 0, 1], port)).into());
+        Endpoint::with_addresses(addresses).expect("it has an address").weighted(*weight)
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_is_taken_in_as_if_every_endpoint_were_looked_up(lists in lists()) {
+            let mut leaves = Leaves::<()>::default();
+            let mut naive = BTreeMap::<Vec<Address>, (LeafId, Endpoint)>::new();
+            let mut next_id = 0;
+            for list in lists {
+                let list: Vec<_> = list.iter().map(endpoint).collect();
+                let mut before = std::mem::take(&mut naive);
+                let mut expected = Listing::default();
+                for endpoint in &list {
+                    let key = identity(endpoint);
+                    if naive.contains_key(&key) {
+                        continue;
+                    }
+                    let known = before.remove(&key);
+                    let id = known.as_ref().map_or(next_id, |(id, _)| *id);
+                    next_id = next_id.max(id + 1);
+                    let same = known.is_some_and(|(_, known)| known.addresses == endpoint.addresses);
+                    expected.changed.extend((!same).then_some(id));
+                    expected.listed.push(id);
+                    naive.insert(key, (id, endpoint.clone()));
+                }
+                expected.gone = before.into_values().map(|(id, _)| id).collect();
+                let mut listing = leaves.list(&list, |_| (Leaf::new(Gate::Service, None), ()));
+                listing.gone.sort_unstable();
+                expected.gone.sort_unstable();
+                prop_assert_eq!(&listing, &expected);
+                for id in listing.gone {
+                    leaves.stems.remove(&id);
+                }
+                prop_assert_eq!(leaves.stems.len(), naive.len());
+                prop_assert!(naive.values().all(|(id, endpoint)| *leaves.stems[id].endpoint == *endpoint));
+            }
+        }
+    }
 }

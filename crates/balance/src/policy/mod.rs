@@ -10,6 +10,7 @@ mod hierarchy;
 mod least_request;
 mod leaves;
 mod maglev;
+mod listing;
 mod outlier_detection;
 mod panic_threshold;
 mod peak_ewma;
@@ -164,7 +165,12 @@ impl<'a> Context<'a> {
     /// Whether a subchannel that somebody holds takes calls: [`SubchannelState::service`] without the rest, which costs
     /// less to ask for.
     pub fn is_ready(&self, id: SubchannelId) -> bool {
-        self.subchannels.service(id) == Some(Connectivity::Ready)
+        self.service(id).is_some_and(|(state, _)| state == Connectivity::Ready)
+    }
+
+    /// [`SubchannelState::service`] and [`SubchannelState::since`], without the rest.
+    fn service(&self, id: SubchannelId) -> Option<(Connectivity, Time)> {
+        self.subchannels.service(id)
     }
 
     /// The counters of a subchannel that the policy holds; fresh ones for one that nobody holds.

@@ -104,7 +104,7 @@ impl<C: Choose> Petiole<C> {
             let observer = memory.clone().map(|memory| memory as Arc<dyn Observer>);
             (Leaf::new(Gate::Service, observer), memory)
         });
-        for id in listing.listed {
+        for id in listing.changed {
             self.with_leaf(id, ctx, |stem, ctx| stem.leaf.set_addresses(&stem.endpoint.addresses, ctx));
         }
         for id in listing.gone {
@@ -168,8 +168,8 @@ impl<C: Choose> Petiole<C> {
 
     fn update(&mut self, ctx: &mut Context<'_>) -> Update {
         self.watch_loads(ctx);
-        let states: Vec<_> = self.leaves.stems().map(|stem| stem.leaf.state(ctx)).collect();
-        let connectivity = match Connectivity::aggregate(states.iter().map(LeafState::connectivity)) {
+        let states = self.leaves.stems().map(|stem| stem.leaf.connectivity(ctx));
+        let connectivity = match Connectivity::aggregate(states) {
             // Every endpoint is kept connected, so IDLE is only the moment before an attempt.
             Connectivity::Idle => Connectivity::Connecting,
             Connectivity::TransientFailure if matches!(self.resolution, Resolution::Pending) => {
@@ -180,7 +180,10 @@ impl<C: Choose> Petiole<C> {
         self.refresh_at = None;
         let picker = match connectivity {
             Connectivity::Ready => self.ready_picker(ctx),
-            Connectivity::TransientFailure => Arc::new(NoChoice::Fail(self.resolution.all_out(&states))),
+            Connectivity::TransientFailure => {
+                let states: Vec<_> = self.leaves.stems().map(|stem| stem.leaf.state(ctx)).collect();
+                Arc::new(NoChoice::Fail(self.resolution.all_out(&states)))
+            }
             Connectivity::Idle | Connectivity::Connecting => Arc::new(NoChoice::Queue),
         };
         Update { connectivity, picker }
@@ -192,7 +195,7 @@ impl<C: Choose> Petiole<C> {
             Some(Candidate {
                 route: stem.leaf.route(ctx)?,
                 endpoint: Arc::clone(&stem.endpoint),
-                since: ctx.state(id)?.since,
+                since: ctx.service(id)?.1,
                 memory: stem.own.clone(),
             })
         });

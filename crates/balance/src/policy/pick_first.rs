@@ -134,17 +134,6 @@ pub(super) enum LeafState {
     Failed(Status),
 }
 
-impl LeafState {
-    pub(super) fn connectivity(&self) -> Connectivity {
-        match self {
-            Self::Idle => Connectivity::Idle,
-            Self::Connecting => Connectivity::Connecting,
-            Self::Ready(_) => Connectivity::Ready,
-            Self::Failed(_) => Connectivity::TransientFailure,
-        }
-    }
-}
-
 /// Connects to the first of a few addresses that answers (gRFC A61 and A62): the leaf of every policy tree.
 ///
 /// ```text
@@ -366,15 +355,31 @@ impl Leaf {
         }
     }
 
+    /// As [`state`](Self::state), without the reasons.
+    pub(super) fn connectivity(&self, ctx: &Context<'_>) -> Connectivity {
+        match &self.phase {
+            Phase::Idle => Connectivity::Idle,
+            Phase::Connecting { .. } => Connectivity::Connecting,
+            Phase::Failed(_) => Connectivity::TransientFailure,
+            Phase::Connected(id) => self.through_gate(*id, ctx),
+        }
+    }
+
+    fn through_gate(&self, id: SubchannelId, ctx: &Context<'_>) -> Connectivity {
+        match (self.gate, ctx.service(id)) {
+            (Gate::Connection, Some(_)) => Connectivity::Ready,
+            (Gate::Service, Some((state @ (Connectivity::Ready | Connectivity::TransientFailure), _))) => state,
+            _ => Connectivity::Connecting,
+        }
+    }
+
     fn gated(&self, id: SubchannelId, ctx: &Context<'_>) -> LeafState {
-        let Some(state) = ctx.state(id) else { return LeafState::Connecting };
-        let seen = match self.gate {
-            Gate::Connection => Connectivity::Ready,
-            Gate::Service => state.service,
-        };
-        match seen {
+        match self.through_gate(id, ctx) {
             Connectivity::Ready => LeafState::Ready(id),
-            Connectivity::TransientFailure => LeafState::Failed(Status::unavailable(state.reason)),
+            Connectivity::TransientFailure => {
+                let reason = ctx.state(id).map(|state| state.reason);
+                LeafState::Failed(Status::unavailable(reason.unwrap_or_default()))
+            }
             Connectivity::Idle | Connectivity::Connecting => LeafState::Connecting,
         }
     }
@@ -382,13 +387,10 @@ impl Leaf {
     /// The way to the connected subchannel, the same one for as long as it stays connected.
     pub(super) fn route(&mut self, ctx: &Context<'_>) -> Option<Arc<Route>> {
         let Phase::Connected(id) = self.phase else { return None };
-        let known = self.route.as_ref().filter(|(known, _)| *known == id);
-        let route = known.map_or_else(
-            || Arc::new(Route::new(id, ctx.load(id), self.observer.clone())),
-            |(_, route)| Arc::clone(route),
-        );
-        self.route = Some((id, Arc::clone(&route)));
-        Some(route)
+        if self.route.as_ref().is_none_or(|(known, _)| *known != id) {
+            self.route = Some((id, Arc::new(Route::new(id, ctx.load(id), self.observer.clone()))));
+        }
+        self.route.as_ref().map(|(_, route)| Arc::clone(route))
     }
 
     /// Releases every hold but one on `kept`.
