@@ -32,7 +32,18 @@ install_node() {
   mark node node/package-lock.json
 }
 
+# The network suite's tools. Only as root can it run, and only then are they installed.
+install_network() {
+  command -v ip > /dev/null && command -v nsenter > /dev/null && return
+  if [[ $EUID == 0 ]] && command -v apt-get > /dev/null; then
+    apt-get install --yes --quiet=2 iproute2 util-linux
+  else
+    echo "install: no ip or nsenter on the PATH (Debian: iproute2, util-linux): the network suite is left out" >&2
+  fi
+}
+
 have python3 grpcio || exit 1 # the runner itself needs it
 install_python
+install_network
 if have go grpc-go; then install_go; fi
 if have npm Node; then install_node; fi

@@ -4,12 +4,11 @@ The judge is the load's own record of each call (start, latency, code, who answe
 with its list of arrivals, which it tells after it has woken.
 """
 
-import collections
-import csv
 import pathlib
 import signal
 import time
 
+from . import record
 from .peers import ECHO, missing
 from .report import expect
 
@@ -24,8 +23,6 @@ RETRY = {
 }
 # How long a connection's end may take to be noticed by processes that share two busy cores.
 NOTICE = 0.02
-
-Call = collections.namedtuple("Call", "number start latency code backend")
 
 
 def run(peers, report):
@@ -71,11 +68,7 @@ class Trial:
     def calls(self):
         code = self.load.wait()
         expect(code == 0, f"the load ended with {code}")
-        with self.output.open() as lines:
-            return [
-                Call(int(number), int(start) / 1e9, int(latency) / 1e6, code, backend)
-                for number, start, latency, code, backend in csv.reader(lines)
-            ]
+        return record.read(self.output)
 
 
 def killed(peers, service_config, most_failures):

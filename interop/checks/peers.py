@@ -38,8 +38,8 @@ def missing(language):
 class Child:
     """A process whose output lines are read as they come."""
 
-    def __init__(self, command):
-        self.command = [str(word) for word in command]
+    def __init__(self, command, host=None):
+        self.command = [str(word) for word in (*(host.enter if host else ()), *command)]
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self.lines = queue.SimpleQueue()
@@ -87,8 +87,8 @@ class Child:
 
 
 class Backend(Child):
-    def __init__(self, language, name, listen="127.0.0.1:0"):
-        super().__init__([*BACKENDS[language], "--name", name, "--listen", listen])
+    def __init__(self, language, name, listen="127.0.0.1:0", options=(), host=None):
+        super().__init__([*BACKENDS[language], "--name", name, "--listen", listen, *options], host)
         self.language, self.name = language, name
         self.address = self.line_starting("listening on ")
 
@@ -119,10 +119,10 @@ class Peers:
         self.children.append(child)
         return child
 
-    def backend(self, language, name=None, listen="127.0.0.1:0"):
-        return self.start(Backend(language, name or language, listen))
+    def backend(self, language, name=None, listen="127.0.0.1:0", options=(), host=None):
+        return self.start(Backend(language, name or language, listen, options, host))
 
-    def proxy(self, backends, *options, service_config=None):
+    def proxy(self, backends, *options, service_config=None, host=None):
         """Starts the proxy before the backends and waits until it listens."""
         targets = ",".join(backend.address for backend in backends)
         if service_config is not None:
@@ -130,16 +130,16 @@ class Peers:
             path.write_text(json.dumps(service_config))
             options = (*options, "--service-config", path)
         command = [self.evenkeel, "proxy", "--listen", "127.0.0.1:0", targets, "--log-level", "warn", *options]
-        proxy = self.start(Child(command))
+        proxy = self.start(Child(command, host))
         proxy.address = proxy.line_starting("listening on ")
         return proxy
 
     def client(self, language, target, *cases, service_config=None):
         return self.start(Child([*CLIENTS[language], "--target", target, *config(service_config), *cases]))
 
-    def load(self, target, *options, service_config=None):
-        """Starts the open-loop load and waits until its first call has been answered."""
-        load = self.start(Child([BIN / "echo-load", "--target", target, *config(service_config), *options]))
+    def load(self, target, *options, service_config=None, program=BIN / "echo-load", host=None):
+        """Starts an open-loop load and waits until its first call has been answered."""
+        load = self.start(Child([program, "--target", target, *config(service_config), *options], host))
         expect(load.line() == "started", "the load did not start")
         return load
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"evenkeel/interop/dial"
 	"evenkeel/interop/echopb"
@@ -22,11 +23,14 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/interop"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/keepalive"
 )
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "address to serve on")
 	name := flag.String("name", "go", "name that replies carry")
+	maxAge := flag.Duration("max-connection-age", 0, "end each connection in good order after this long; 0: never")
+	maxStreams := flag.Uint("max-concurrent-streams", 0, "calls that a connection may carry at once; 0: any number")
 	flag.Parse()
 
 	listener, err := net.Listen("tcp", *listen)
@@ -36,7 +40,7 @@ func main() {
 	echo := &echoServer{name: *name}
 	healthServer := health.NewServer()
 	setHealth(healthServer, healthpb.HealthCheckResponse_SERVING)
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(dial.MaxMessage), grpc.MaxSendMsgSize(dial.MaxMessage))
+	server := grpc.NewServer(options(*maxAge, *maxStreams)...)
 	echopb.RegisterEchoServer(server, echo)
 	healthpb.RegisterHealthServer(server, healthServer)
 	testpb.RegisterTestServiceServer(server, namedTestServer{interop.NewTestServer(), *name})
@@ -47,6 +51,17 @@ func main() {
 	if err := server.Serve(listener); err != nil {
 		log.Fatalf("cannot serve: %v", err)
 	}
+}
+
+func options(maxAge time.Duration, maxStreams uint) []grpc.ServerOption {
+	options := []grpc.ServerOption{grpc.MaxRecvMsgSize(dial.MaxMessage), grpc.MaxSendMsgSize(dial.MaxMessage)}
+	if maxAge > 0 {
+		options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxAge}))
+	}
+	if maxStreams > 0 {
+		options = append(options, grpc.MaxConcurrentStreams(uint32(maxStreams)))
+	}
+	return options
 }
 
 func drainOnSignal(server *grpc.Server) {
