@@ -20,6 +20,8 @@ TUN = "/dev/net/tun"
 # From the kernel's linux/if_tun.h.
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 LARGEST_PACKET = 1 << 16
+# IP's number of TCP, and two flags in its header.
+TCP, SYN, ACK = 6, 0x02, 0x10
 
 
 def missing():
@@ -78,6 +80,7 @@ class Wire:
     def __init__(self, client_end):
         self.client_end, self.server_end = client_end, None
         self.requests, self.replies = Way(), Way()
+        self.known = None  # the clients' ports of the connections that it carries; None carries all
         self.random = random.Random(1)  # so that each run loses packets by the same dice
         self.order = itertools.count()
         self.delayed = []
@@ -90,6 +93,10 @@ class Wire:
 
     def mend(self):
         self.requests.loss = self.replies.loss = 0.0
+
+    def forget(self):
+        """Loses what comes of the connections made so far, as a NAT does that has forgotten them; carries new ones."""
+        self.known = set()
 
     def close(self):
         self.closing = True
@@ -112,12 +119,23 @@ class Wire:
             packet = os.read(end.fileno(), LARGEST_PACKET)
         except OSError:  # its host has just gone
             return
-        if to is None or self.random.random() < way.loss:
+        known = self._knows(packet, from_client=end is self.client_end)
+        if to is None or not known or self.random.random() < way.loss:
             return
         if way.delay:
             heapq.heappush(self.delayed, (time.monotonic() + way.delay, next(self.order), to, packet))
         else:
             _put(to, packet)
+
+    def _knows(self, packet, from_client):
+        if self.known is None or packet[0] >> 4 != 4 or packet[9] != TCP:
+            return True
+        header = (packet[0] & 0xF) * 4
+        source, destination = struct.unpack_from("!HH", packet, header)
+        port = source if from_client else destination
+        if from_client and packet[header + 13] & (SYN | ACK) == SYN:
+            self.known.add(port)
+        return port in self.known
 
 
 def _put(end, packet):

@@ -21,7 +21,7 @@ use std::{
 use clap::Parser;
 use evenkeel_channel::{
     BuildError, Channel, WaitForReady,
-    balance::{ConfigError, HealthCheck, UnknownService},
+    balance::{ConfigError, HealthCheck, ProgressSettings, UnknownService},
 };
 use evenkeel_proto::demo::{EchoRequest, echo_client::EchoClient};
 use tokio::{
@@ -57,6 +57,9 @@ struct Args {
     /// Watch the health of this service on every backend.
     #[arg(long)]
     health_service: Option<String>,
+    /// Close a connection that has been silent for so long, in milliseconds, in place of the channel's default.
+    #[arg(long)]
+    give_up_ms: Option<u64>,
     /// Let every other call, those with an odd number, wait for an endpoint that is ready.
     #[arg(long)]
     odd_wait_for_ready: bool,
@@ -104,6 +107,11 @@ fn channel(args: &Args) -> Result<Channel, Failure> {
     }
     if let Some(service) = args.health_service.clone() {
         builder = builder.health_check(HealthCheck { service, unknown: UnknownService::IsUnhealthy });
+    }
+    if let Some(millis) = args.give_up_ms {
+        let mut progress = ProgressSettings::default();
+        progress.give_up_after = Duration::from_millis(millis);
+        builder = builder.progress(progress);
     }
     Ok(builder.build()?)
 }
