@@ -1,4 +1,7 @@
-use super::{LeastRequest, Maglev, OutlierDetection, PanicThreshold, PeakEwma, PickFirst, Policies, Priority, Random, RandomSubsetting, RingHash, RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware};
+use super::{
+    LeastRequest, Maglev, OutlierDetection, PanicThreshold, PeakEwma, PickFirst, Policies, Priority, Random,
+    RandomSubsetting, RingHash, RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware,
+};
 
 impl Policies {
     /// Every policy of this crate.
