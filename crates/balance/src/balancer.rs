@@ -52,6 +52,8 @@ pub enum Input {
     Stalled(ConnectionId, String),
     /// A silent connection has spoken again.
     Recovered(ConnectionId),
+    /// Calls wait for a stream of this subchannel, whose connections are full (gRFC A105).
+    Saturated(SubchannelId),
     /// Somebody waits for a connection: leave IDLE.
     ExitIdle,
 }
@@ -163,6 +165,12 @@ impl Balancer {
         self.spread_changes(now);
     }
 
+    /// How many connections an address may have from now on, where a server allows too few streams on one (gRFC A105).
+    /// In place of [`ConnectionSettings::max_connections`]; 0 is taken as 1.
+    pub fn set_max_connections(&mut self, most: usize) {
+        self.subchannels.set_max_connections(most);
+    }
+
     /// Takes in what happened.
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
@@ -185,6 +193,7 @@ impl Balancer {
             }
             Input::Stalled(connection, why) => self.subchannels.stalled(now, connection, Some(why)),
             Input::Recovered(connection) => self.subchannels.stalled(now, connection, None),
+            Input::Saturated(id) => self.subchannels.saturated(now, id),
             Input::ExitIdle => self.tell(now, Event::ExitIdle),
         }
         self.spread_changes(now);

@@ -39,6 +39,7 @@ mod deadlines;
 mod decision;
 mod endpoint;
 mod entropy;
+mod further;
 mod health;
 mod hedging;
 mod load;

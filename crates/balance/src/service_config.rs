@@ -23,6 +23,9 @@ pub struct ServiceConfig {
     pub retry_throttling: Option<RetryThrottling>,
     /// The service whose health is watched on each connection (gRFC A17); `None` for no watch.
     pub health_check: Option<String>,
+    /// How many connections an address may have where its server allows too few streams on one (gRFC A105): 1 to 10.
+    /// `None` where the config does not say.
+    pub max_connections: Option<usize>,
     methods: Methods,
 }
 
@@ -154,7 +157,17 @@ struct Raw {
     method_config: Vec<RawMethod>,
     retry_throttling: Option<RawThrottling>,
     health_check_config: Option<RawHealthCheck>,
+    connection_scaling: Option<RawScaling>,
 }
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawScaling {
+    max_connections_per_subchannel: Option<usize>,
+}
+
+/// The most connections of one address, whatever a config asks for: gRPC's default for the client's own cap.
+const MAX_CONNECTIONS: usize = 10;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -178,8 +191,20 @@ impl Raw {
             load_balancing: by_list.or(by_name),
             retry_throttling: self.retry_throttling.map(RawThrottling::check).transpose()?,
             health_check: self.health_check_config.and_then(|check| check.service_name),
+            max_connections: self.connection_scaling.map(RawScaling::check).transpose()?.flatten(),
             methods: Methods::parse(self.method_config)?,
         })
+    }
+}
+
+impl RawScaling {
+    fn check(self) -> Result<Option<usize>, ConfigError> {
+        match self.max_connections_per_subchannel {
+            Some(0) => {
+                Err(ConfigError::new("connectionScaling.maxConnectionsPerSubchannel", "is 0, must be at least 1"))
+            }
+            most => Ok(most.map(|most| most.min(MAX_CONNECTIONS))),
+        }
     }
 }
 
@@ -244,6 +269,10 @@ mod tests {
         assert_eq!(refused(r#"{"retryThrottling":{"maxTokens":0,"tokenRatio":1}}"#), "retryThrottling.maxTokens");
         assert_eq!(refused(r#"{"retryThrottling":{"maxTokens":9,"tokenRatio":0.0001}}"#), "retryThrottling.tokenRatio");
         assert_eq!(refused(r"{} trailing"), "");
+        let scaling = r#"{"connectionScaling":{"maxConnectionsPerSubchannel":0}}"#;
+        assert_eq!(refused(scaling), "connectionScaling.maxConnectionsPerSubchannel");
+        let many: ServiceConfig = scaling.replace('0', "99").parse().unwrap();
+        assert_eq!(many.max_connections, Some(10), "capped (gRFC A105)");
     }
 
     #[test]

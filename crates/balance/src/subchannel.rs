@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Measurement, Status, Time,
-    deadlines::Deadlines, decision::What, health::Health,
+    deadlines::Deadlines, decision::What, further::Further, health::Health, time::earliest,
 };
 
 /// Names one subchannel of a channel: an address and the connection to it, if any.
@@ -60,6 +60,9 @@ pub struct ConnectionSettings {
     pub return_interval: Duration,
     /// For how long after the loss; then the backoff takes over. Default 60 s; zero turns the quick return off.
     pub return_window: Duration,
+    /// How many connections an address may have where the server allows too few streams on one (gRFC A105). Default 1;
+    /// a service config may ask for more.
+    pub max_connections: usize,
 }
 
 impl Default for ConnectionSettings {
@@ -69,6 +72,7 @@ impl Default for ConnectionSettings {
             connect_timeout: Duration::from_secs(20),
             return_interval: Duration::from_millis(200),
             return_window: Duration::from_secs(60),
+            max_connections: 1,
         }
     }
 }
@@ -209,7 +213,9 @@ impl Subchannels {
         let connection = subchannel.connection(id);
         self.errands.extend(connection.map(Errand::Close));
         self.deadlines.set(id, None);
-        if let Some(gone) = self.slots[id.slot()].subchannel.take() {
+        if let Some(mut gone) = self.slots[id.slot()].subchannel.take() {
+            let further = gone.further.take().map(|attempt| ConnectionId { subchannel: id, attempt });
+            self.errands.extend(further.map(Errand::Close));
             self.by_address.remove(&gone.address);
             self.vacant.push(id.slot);
         }
@@ -222,7 +228,7 @@ impl Subchannels {
         if !matches!(subchannel.state, State::Idle) {
             return;
         }
-        let attempt = subchannel.attempt.wrapping_add(1);
+        let attempt = subchannel.next_attempt();
         subchannel.attempt = attempt;
         let (address, load) = (subchannel.address.clone(), Arc::clone(&subchannel.load));
         // How the last connection or attempt ended says more than "connecting" would.
@@ -236,6 +242,9 @@ impl Subchannels {
     /// An attempt has made its connection.
     pub(crate) fn connected(&mut self, now: Time, connection: ConnectionId) {
         let check = self.health_check.clone();
+        if self.further_connected(connection) {
+            return;
+        }
         let Some(subchannel) = self.current(connection) else { return };
         if !matches!(subchannel.state, State::Connecting { .. }) {
             return;
@@ -254,10 +263,10 @@ impl Subchannels {
     /// An attempt has failed, or a connection has ended.
     pub(crate) fn disconnected(&mut self, now: Time, connection: ConnectionId, why: &Status, ending: Ending) {
         let backoff = self.settings.backoff;
-        let Some(subchannel) = self.get_mut(connection.subchannel) else { return };
-        if subchannel.attempt != connection.attempt {
+        if self.further_ended(now, connection) || self.replace_first(connection) {
             return;
         }
+        let Some(subchannel) = self.current(connection) else { return };
         let failed = match &subchannel.state {
             State::Connecting { .. } => true,
             State::Ready(ready) => {
@@ -278,6 +287,10 @@ impl Subchannels {
         };
         if let Some(subchannel) = self.get_mut(connection.subchannel) {
             subchannel.become_(now, state, why.message.clone());
+            // None is connected, or it would have taken the place of the first; an attempt would only be in the way.
+            let further = subchannel.further.take();
+            let id = connection.subchannel;
+            self.errands.extend(further.map(|attempt| Errand::Close(ConnectionId { subchannel: id, attempt })));
         }
         self.has_changed(connection.subchannel);
     }
@@ -309,8 +322,75 @@ impl Subchannels {
         self.entropy = entropy;
     }
 
-    /// A connection with calls outstanding has fallen silent (`Some(why)`), or has shown life again (`None`).
+    /// Calls wait for a stream of `id`: its connections are full. One more is made if that is allowed (gRFC A105).
+    pub(crate) fn saturated(&mut self, now: Time, id: SubchannelId) {
+        let (most, timeout) = (self.settings.max_connections.saturating_sub(1), self.settings.connect_timeout);
+        let Some(subchannel) = self.get_mut(id) else { return };
+        if matches!(subchannel.state, State::Ready(_)) && subchannel.further.ask(now, most) {
+            let attempt = subchannel.next_attempt();
+            subchannel.further.start(attempt, now + timeout);
+            let (address, load) = (subchannel.address.clone(), Arc::clone(&subchannel.load));
+            self.errands.push_back(Errand::Connect(ConnectionId { subchannel: id, attempt }, address, load));
+        }
+        self.reschedule(id);
+    }
+
+    fn further_connected(&mut self, connection: ConnectionId) -> bool {
+        let Some(subchannel) = self.get_mut(connection.subchannel) else { return false };
+        let is_further = subchannel.further.connected(connection.attempt);
+        self.reschedule(connection.subchannel);
+        is_further
+    }
+
+    fn further_ended(&mut self, now: Time, connection: ConnectionId) -> bool {
+        let (backoff, mut entropy) = (self.settings.backoff, self.entropy.clone());
+        let Some(subchannel) = self.get_mut(connection.subchannel) else { return false };
+        let is_further = subchannel.further.ended(now, connection.attempt, &backoff, &mut entropy);
+        self.entropy = entropy;
+        self.reschedule(connection.subchannel);
+        is_further
+    }
+
+    /// Puts the oldest further connection in the place of the first one, which has ended. The subchannel stays READY.
+    fn replace_first(&mut self, ended: ConnectionId) -> bool {
+        let id = ended.subchannel;
+        let Some(subchannel) = self.current(ended) else { return false };
+        let State::Ready(ready) = &mut subchannel.state else { return false };
+        let Some(attempt) = subchannel.further.promote() else { return false };
+        (subchannel.attempt, ready.stalled) = (attempt, None);
+        let (connection, interval) = (ConnectionId { subchannel: id, attempt }, subchannel.load_interval);
+        // What was known of the server's health holds until the new Watch says otherwise.
+        let watch = ready.health.watched().map(str::to_owned);
+        self.errands.extend(watch.map(|service| Errand::WatchHealth(connection, service)));
+        self.errands.extend(interval.map(|interval| Errand::WatchLoad(connection, interval)));
+        true
+    }
+
+    fn further_timeout(&mut self, now: Time, id: SubchannelId) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        let (overdue, is_due) = (subchannel.further.overdue(now), subchannel.further.is_due(now));
+        if let Some(attempt) = overdue {
+            let connection = ConnectionId { subchannel: id, attempt };
+            self.further_ended(now, connection);
+            self.errands.push_back(Errand::Close(connection));
+        }
+        if is_due {
+            self.saturated(now, id);
+        }
+    }
+
+    /// How many connections an address may have from now on. Those that there are stay.
+    pub(crate) fn set_max_connections(&mut self, most: usize) {
+        self.settings.max_connections = most.max(1);
+    }
+
+    /// A connection with calls outstanding has fallen silent (`Some(why)`), or has shown life again (`None`). A further
+    /// one is closed once its calls have ended: others, or a new one, do its work.
     pub(crate) fn stalled(&mut self, now: Time, connection: ConnectionId, why: Option<String>) {
+        if why.is_some() && self.further_ended(now, connection) {
+            self.errands.push_back(Errand::Close(connection));
+            return;
+        }
         self.when_ready(now, connection, |ready| ready.stalled = why);
     }
 
@@ -338,6 +418,7 @@ impl Subchannels {
     }
 
     fn subchannel_timeout(&mut self, now: Time, id: SubchannelId) {
+        self.further_timeout(now, id);
         let Some(subchannel) = self.get_mut(id) else { return };
         let connection = ConnectionId { subchannel: id, attempt: subchannel.attempt };
         match &mut subchannel.state {
@@ -551,7 +632,11 @@ struct Subchannel {
     address: Address,
     /// How many policies hold it.
     holders: u32,
+    /// Names the attempt or connection that the state is about: the first one.
     attempt: u32,
+    /// How many attempts there have been.
+    attempts: u32,
+    further: Further,
     /// Failed attempts since the last useful connection.
     failures: u32,
     /// When the last connection that carried calls was lost.
@@ -615,6 +700,8 @@ impl Subchannel {
             address,
             holders: 1,
             attempt: 0,
+            attempts: 0,
+            further: Further::default(),
             failures: 0,
             lost_at: None,
             state: State::Idle,
@@ -625,6 +712,11 @@ impl Subchannel {
             load_interval: None,
             load: Arc::default(),
         }
+    }
+
+    fn next_attempt(&mut self) -> u32 {
+        self.attempts = self.attempts.wrapping_add(1);
+        self.attempts
     }
 
     /// The one place where the connection's state changes.
@@ -643,6 +735,10 @@ impl Subchannel {
     }
 
     fn next_timeout(&self) -> Option<Time> {
+        earliest(self.own_timeout(), self.further.next_timeout())
+    }
+
+    fn own_timeout(&self) -> Option<Time> {
         match &self.state {
             State::Idle => None,
             State::Connecting { deadline } => Some(*deadline),

@@ -3,6 +3,7 @@
 mod bounded_load;
 mod composition;
 mod config;
+mod connection_scaling;
 mod connections;
 mod driver;
 mod fuzz;
