@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Barrier},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow};
@@ -18,7 +18,8 @@ use crate::{clients::median, core};
 
 /// Picks that are timed together; their calls end in between, untimed.
 const BATCH: usize = 64;
-const BATCHES: usize = 10_000;
+/// How long each thread picks: long enough for two to meet.
+const PERIOD: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 5;
 
 /// Prints a Markdown table of nanoseconds a pick.
@@ -99,11 +100,12 @@ fn pick(picker: &dyn Picker, thread: usize) -> anyhow::Result<f64> {
     let mut entropy = Entropy::new(u64::try_from(thread)?);
     let outcome = Outcome::new(evenkeel_balance::Code::Ok);
     let mut calls: Vec<Call> = Vec::with_capacity(BATCH);
-    let mut batches = Vec::with_capacity(BATCHES);
-    for _ in 0..BATCHES {
+    let mut batches = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < PERIOD {
         let started = Instant::now();
         for _ in 0..BATCH {
-            if let Pick::Call(call) = black_box(picker).pick(black_box(&args(&mut entropy))) {
+            if let Pick::Call(call) = black_box(picker).pick(black_box(&args(&mut entropy).on_lane(thread))) {
                 calls.push(call);
             }
         }

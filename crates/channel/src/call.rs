@@ -40,7 +40,7 @@ const NOTHING_SET: &MethodConfig = &MethodConfig::NOTHING;
 /// Makes a call from its first byte to its response's head. Whatever fails becomes a response with a gRPC status.
 pub(crate) async fn run<B>(core: Arc<Core>, request: HttpRequest<B>) -> Response<ResponseBody>
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: fmt::Display,
 {
     let (head, body) = request.into_parts();
@@ -88,6 +88,8 @@ struct Place {
     call: Call,
     connection: Arc<Connection>,
     throttle: Option<Arc<RetryThrottle>>,
+    /// When it was found.
+    at: Time,
     /// Of the snapshot that it comes from.
     version: u64,
 }
@@ -131,7 +133,7 @@ enum Tried {
 
 impl<B> Attempts<B>
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: fmt::Display,
 {
     fn new(core: Arc<Core>, mut head: request::Parts, body: B) -> Self {
@@ -142,7 +144,7 @@ where
         let span = tracing::debug_span!(
             target: "evenkeel::call", "call", method = path, target = core.target, status = tracing::field::Empty
         );
-        let record = Record::new(Arc::clone(&core), core.methods.get(path), span.clone());
+        let record = Record::new(core.clock, core.methods.get(path), span.clone());
         let asked = deadline::timeout(&head.headers);
         let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = [asked, set.timeout, left].into_iter().flatten().min();
@@ -188,7 +190,7 @@ where
                     Some(delay) => {
                         tracing::trace!(target: "evenkeel::call", status = %failed.status, ?delay, "retrying");
                         failed_on = failed.subchannel;
-                        failed.discard();
+                        failed.discard(self.core.clock.now());
                         self.count(|repeats| {
                             repeats.retries += 1;
                             repeats.delay += delay;
@@ -244,7 +246,7 @@ where
                     let (code, pushback) = (failed.status.code, failed.pushback);
                     match hedges.failed(now, policy, throttle.as_deref(), code, pushback) {
                         Failure::IsFinal => return failed.into_result(),
-                        Failure::GoesOn => failed.discard(),
+                        Failure::GoesOn => failed.discard(now),
                     }
                 }
             }
@@ -359,10 +361,10 @@ where
 
     /// One look into the present snapshot.
     fn look(&self, avoided: &[SubchannelId]) -> Result<Picked, Status> {
-        let snapshot = self.core.snapshot();
+        let (snapshot, now) = (self.core.snapshot(), self.core.clock.now());
         let pick = match &self.overrides.pinned {
             Some(pinned) => snapshot.pinned(&pinned.0),
-            None => self.pick(&snapshot, avoided),
+            None => self.pick(&snapshot, now, avoided),
         };
         if pick.exits_idle() {
             self.core.exit_idle();
@@ -372,7 +374,7 @@ where
             Pick::Call(call) => match snapshot.connection(call.subchannel()) {
                 Some(connection) => {
                     let throttle = snapshot.throttle.clone();
-                    return Ok(Picked::Place(Place { call, connection, throttle, version }));
+                    return Ok(Picked::Place(Place { call, connection, throttle, at: now, version }));
                 }
                 // It closed a moment ago; the next snapshot knows.
                 None => call.withdraw(),
@@ -383,10 +385,10 @@ where
         Ok(Picked::Wait { newer_than: version })
     }
 
-    fn pick(&self, snapshot: &Snapshot, avoided: &[SubchannelId]) -> Pick {
+    fn pick(&self, snapshot: &Snapshot, now: Time, avoided: &[SubchannelId]) -> Pick {
         let metadata = CallMetadata(&self.head.headers);
         let lane = self.core.lanes.mine();
-        let args = PickArgs::new(self.core.clock.now(), self.core.lanes.random(lane), self.head.uri.path());
+        let args = PickArgs::new(now, self.core.lanes.random(lane), self.head.uri.path());
         let mut args = args.on_lane(lane).with_metadata(&metadata);
         args.hash_key = self.overrides.hash_key();
         let mut pick = snapshot.update.picker.pick(&args);
@@ -402,14 +404,14 @@ where
     }
 
     async fn try_on(&self, place: Place, previous: u32) -> Result<Tried, Status> {
-        let Place { call, connection, throttle, .. } = place;
+        let Place { call, connection, throttle, at, .. } = place;
         let peer = connection.peer();
         *lock(&self.peer) = Some(peer.clone());
         let span = tracing::debug_span!(
             target: "evenkeel::call", "attempt", endpoint = %peer, previous, status = tracing::field::Empty
         );
         let method = Arc::clone(&self.record().method);
-        let placed = Placed::new(Arc::clone(&self.core), method, call, throttle, span.clone());
+        let placed = Placed::new(self.core.clock, method, call, throttle, at, span.clone());
         self.send(placed, &connection, previous).instrument(span).await
     }
 
@@ -434,7 +436,7 @@ where
                 Ok(Tried::Attempt(judge(Answer { head, placed, incoming, peer, unsent })))
             }
             Err(Broken::Request(status)) => {
-                placed.finish(status.code, None);
+                placed.finish(status.code, self.core.clock.now(), None);
                 Err(status)
             }
             Err(Broken::Stream(error @ (StreamError::NotSent | StreamError::LeftBehind | StreamError::Refused))) => {
@@ -442,9 +444,10 @@ where
                 Ok(Tried::Unprocessed(error))
             }
             Err(Broken::Stream(error)) => {
-                let status = explain(&error, connection.peer(), self.deadline, self.core.clock.now());
+                let now = self.core.clock.now();
+                let status = explain(&error, connection.peer(), self.deadline, now);
                 let subchannel = placed.subchannel();
-                placed.finish(status.code, None);
+                placed.finish(status.code, now, None);
                 Ok(Tried::Attempt(Attempt::Failed(Failed {
                     status,
                     pushback: Pushback::None,
@@ -512,7 +515,7 @@ where
 
     /// A response that is nothing but a status: "Trailers-Only".
     fn fail(self, status: &Status) -> Response<ResponseBody> {
-        into_inner(self.record).finish(status.code);
+        into_inner(self.record).finish(status.code, self.core.clock.now());
         let mut response = Response::new(ResponseBody::empty());
         let headers = response.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -554,9 +557,9 @@ type Hedge<'a> = Pin<Box<dyn Future<Output = AttemptResult> + Send + 'a>>;
 
 impl Failed {
     /// Another attempt takes its place.
-    fn discard(self) {
+    fn discard(self, now: Time) {
         if let Some(answer) = self.answer {
-            answer.placed.finish(self.status.code, Some(answer.head.headers()));
+            answer.placed.finish(self.status.code, now, Some(answer.head.headers()));
         }
     }
 

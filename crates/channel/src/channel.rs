@@ -117,7 +117,7 @@ impl Builder {
 
 impl<B> Service<Request<B>> for Channel
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: fmt::Display,
 {
     type Response = Response<ResponseBody>;

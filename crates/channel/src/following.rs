@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 
 use crate::{
+    clock::Clock,
     load_report,
     method::{AttemptCost, Method, Repeats},
     request::{Cursor, SendError, Source},
@@ -37,7 +38,7 @@ pub(crate) fn explain(error: &StreamError, peer: &impl fmt::Display, deadline: O
 
 /// A call, from its beginning to its end: then its figures are recorded. Dropped before that, it was cancelled.
 pub(crate) struct Record {
-    core: Arc<Core>,
+    clock: Clock,
     pub(crate) method: Arc<Method>,
     pub(crate) started: Time,
     pub(crate) repeats: Repeats,
@@ -46,32 +47,34 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(core: Arc<Core>, method: Arc<Method>, span: Span) -> Self {
-        let started = core.clock.now();
-        Self { core, method, started, repeats: Repeats::default(), span, has_ended: false }
+    pub(crate) fn new(clock: Clock, method: Arc<Method>, span: Span) -> Self {
+        let started = clock.now();
+        Self { clock, method, started, repeats: Repeats::default(), span, has_ended: false }
     }
 
-    pub(crate) fn finish(mut self, code: Code) {
-        self.end(code);
+    pub(crate) fn finish(mut self, code: Code, now: Time) {
+        self.end(code, now);
     }
 
-    fn end(&mut self, code: Code) {
+    fn end(&mut self, code: Code, now: Time) {
         if !std::mem::replace(&mut self.has_ended, true) {
             self.span.record("status", code.name());
-            self.method.call_ended(code, self.core.clock.now().since(self.started), &self.repeats);
+            self.method.call_ended(code, now.since(self.started), &self.repeats);
         }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.end(Code::Cancelled);
+        if !self.has_ended {
+            self.end(Code::Cancelled, self.clock.now());
+        }
     }
 }
 
 /// An attempt on an endpoint, counted there until it ends. Dropped before that, it was cancelled.
 pub(crate) struct Placed {
-    core: Arc<Core>,
+    clock: Clock,
     method: Arc<Method>,
     /// Present until the attempt ends.
     call: Option<Call>,
@@ -84,15 +87,15 @@ pub(crate) struct Placed {
 
 impl Placed {
     pub(crate) fn new(
-        core: Arc<Core>,
+        clock: Clock,
         method: Arc<Method>,
         call: Call,
         throttle: Option<Arc<RetryThrottle>>,
+        started: Time,
         span: Span,
     ) -> Self {
         method.attempt_started();
-        let started = core.clock.now();
-        Self { core, method, call: Some(call), throttle, started, span, sent: 0, received: 0 }
+        Self { clock, method, call: Some(call), throttle, started, span, sent: 0, received: 0 }
     }
 
     /// Which endpoint it is on; `None` once it has ended.
@@ -107,28 +110,27 @@ impl Placed {
 
     /// What the method's calls take to answer is measured by this one.
     pub(crate) fn note_latency(&self) {
-        self.method.latency.record(self.core.clock.now().since(self.started));
+        self.method.latency.record(self.clock.now().since(self.started));
     }
 
     /// No server has seen it: the endpoint's figures forget it.
     pub(crate) fn withdraw(mut self) {
         if let Some(call) = self.call.take() {
             call.withdraw();
-            self.record(Code::Unavailable, self.core.clock.now());
+            self.record(Code::Unavailable, self.clock.now());
         }
     }
 
     /// Tells the balancer and the retry throttle how it ended. The server's load report is in `trailers`.
-    pub(crate) fn finish(mut self, code: Code, trailers: Option<&HeaderMap>) {
-        self.end(code, trailers);
+    pub(crate) fn finish(mut self, code: Code, now: Time, trailers: Option<&HeaderMap>) {
+        self.end(code, now, trailers);
     }
 
-    fn end(&mut self, code: Code, trailers: Option<&HeaderMap>) {
+    fn end(&mut self, code: Code, now: Time, trailers: Option<&HeaderMap>) {
         let Some(call) = self.call.take() else { return };
         if let Some(throttle) = self.throttle.as_ref().filter(|_| code == Code::Ok) {
             throttle.succeeded();
         }
-        let now = self.core.clock.now();
         self.record(code, now);
         let mut outcome = Outcome::new(code).after(now.since(self.started)).at(now);
         if call.wants_report() {
@@ -146,7 +148,9 @@ impl Placed {
 
 impl Drop for Placed {
     fn drop(&mut self) {
-        self.end(Code::Cancelled, None);
+        if self.call.is_some() {
+            self.end(Code::Cancelled, self.clock.now(), None);
+        }
     }
 }
 
@@ -186,8 +190,9 @@ impl Following {
             if let Some(sending) = sending {
                 placed.sent(sending.sent());
             }
-            placed.finish(code, trailers);
-            record.finish(code);
+            let now = self.core.clock.now();
+            placed.finish(code, now, trailers);
+            record.finish(code, now);
         }
     }
 
@@ -233,7 +238,7 @@ pub(crate) struct Sending {
 impl Sending {
     pub(crate) fn start<B>(source: Source<B>, cursor: Cursor, outgoing: Outgoing) -> Self
     where
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: fmt::Display,
     {
         let sent = Arc::new(AtomicU64::new(cursor.sent()));
@@ -256,7 +261,7 @@ impl Drop for Sending {
 /// Sends what is left of a streaming request while its response is already being read.
 async fn send_rest<B>(mut source: Source<B>, mut cursor: Cursor, mut outgoing: Outgoing, counted: Arc<AtomicU64>)
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: fmt::Display,
 {
     let sent = poll_fn(|cx| {

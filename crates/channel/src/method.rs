@@ -4,7 +4,7 @@
 //! The recorder is looked up when a channel first needs a figure, so it has to be installed before the channel is used.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -21,7 +21,7 @@ const MAX_METHODS: usize = 256;
 /// The methods of a channel, by path.
 pub(crate) struct Methods {
     target: String,
-    by_path: ArcSwap<HashMap<Box<str>, Arc<Method>>>,
+    by_path: ArcSwap<BTreeMap<Box<str>, Arc<Method>>>,
     other: Arc<Method>,
 }
 
@@ -43,7 +43,7 @@ impl Methods {
     fn admit(&self, path: &str) -> Arc<Method> {
         let fresh = Arc::new(Method::new(&self.target, path.trim_start_matches('/')));
         self.by_path.rcu(|known| {
-            let mut more = HashMap::clone(known);
+            let mut more = BTreeMap::clone(known);
             // Another call may have been here first: its figures are the ones that count.
             more.entry(path.into()).or_insert_with(|| Arc::clone(&fresh));
             more

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
+use smallvec::SmallVec;
 
 use crate::{
     framing::{Meter, TooLong},
@@ -20,9 +21,10 @@ use crate::{
 
 /// What is read of a call's body, kept for as long as another attempt may need it.
 pub(crate) struct Source<B> {
-    body: Pin<Box<B>>,
+    body: B,
     is_empty: bool,
-    read: Vec<Bytes>,
+    /// Nearly always one piece.
+    read: SmallVec<[Bytes; 1]>,
     end: Option<End>,
     /// How much of the channel's memory for replays this call has.
     kept: Kept,
@@ -78,15 +80,15 @@ impl From<StreamError> for SendError {
 
 impl<B> Source<B>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
     pub(crate) fn new(body: B, memory: &Arc<ReplayMemory>) -> Self {
         let is_empty = body.is_end_stream();
         Self {
-            body: Box::pin(body),
+            body,
             is_empty,
-            read: Vec::new(),
+            read: SmallVec::new(),
             end: is_empty.then_some(End(None)),
             kept: Kept { memory: Arc::clone(memory), bytes: 0, reserved: 0 },
             replay: Replay::Possible,
@@ -168,7 +170,7 @@ where
             cursor.meter.pass(data).map_err(SendError::TooLong)?;
         }
         if self.replay == Replay::Over && cursor.taken == self.read.len() {
-            self.read = Vec::new();
+            self.read = SmallVec::new();
             cursor.taken = 0;
         }
         Poll::Ready(Ok(piece))
@@ -176,7 +178,7 @@ where
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SendError>> {
         loop {
-            let Some(frame) = ready!(self.body.as_mut().poll_frame(cx)) else {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
                 return Poll::Ready(Ok(Piece::End(End(None))));
             };
             let frame = frame.map_err(|error| SendError::Body(error.to_string()))?;

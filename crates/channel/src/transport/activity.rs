@@ -49,8 +49,8 @@ impl Activity {
     pub(super) fn sent(&self) {
         if self.outstanding.fetch_add(1, Relaxed) == 0 {
             self.unanswered_since.store(self.now(), Relaxed);
-        } else {
-            // Only the first call since the last byte counts, so a failed exchange is the common case.
+        } else if self.unanswered_since.load(Relaxed) == 0 {
+            // Only the first call since the last byte counts; where it fails, another was the first.
             let _ = self.unanswered_since.compare_exchange(0, self.now(), Relaxed, Relaxed);
         }
     }

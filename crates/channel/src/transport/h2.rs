@@ -135,13 +135,15 @@ impl Connection {
             Some(permit) => permit,
             None => self.permit(purpose).await?,
         };
-        // A fresh handle has nothing pending, so it is ready unless the connection takes no more streams.
         let mut send = self.send.clone();
-        poll_fn(|cx| send.poll_ready(cx)).await.map_err(|_| StreamError::NotSent)?;
-        let (response, stream) = send.send_request(head, ends).map_err(|error| {
-            let closed = error.is_io() || error.is_go_away();
-            if closed { StreamError::NotSent } else { StreamError::Invalid(error.to_string()) }
-        })?;
+        let (response, stream) = match send.send_request(head, ends) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // A fresh handle has nothing pending, so it is ready unless the connection takes no more streams.
+                poll_fn(|cx| send.poll_ready(cx)).await.map_err(|_| StreamError::NotSent)?;
+                return Err(StreamError::Invalid(error.to_string()));
+            }
+        };
         let outgoing = Outgoing { stream, shared: Arc::clone(&self.shared) };
         Ok((
             outgoing,
