@@ -157,7 +157,7 @@ impl Picker for Fewest {
         let drawn = self.pool.of(&self.routes, args.entropy).min_by_key(burden);
         // Where only suspects were drawn, any other is better.
         let well = drawn.filter(|route| !route.load().is_suspect());
-        let fewest = well.or_else(|| self.routes.iter().min_by_key(burden));
+        let fewest = well.or_else(|| Pool::All.of(&self.routes, args.entropy).min_by_key(burden));
         fewest.map_or(Pick::Queue, |route| Pick::Call(route.call()))
     }
 }
@@ -196,7 +196,7 @@ impl Picker for MostWeight {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
         let drawn = self.best(self.pool.of(&self.endpoints, args.entropy), args.now);
         let well = drawn.filter(|route| !route.load().is_suspect());
-        let best = well.or_else(|| self.best(self.endpoints.iter(), args.now));
+        let best = well.or_else(|| self.best(Pool::All.of(&self.endpoints, args.entropy), args.now));
         best.map_or(Pick::Queue, |route| Pick::Call(route.call()))
     }
 }

@@ -72,6 +72,43 @@ fn an_attempt_has_20_s_and_is_then_given_up() {
 }
 
 #[test]
+fn an_endpoint_that_was_lost_is_tried_every_200_ms_for_a_minute_while_nobody_listens() {
+    let mut driver = Driver::new("round_robin");
+    driver.resolve_and_connect([v4(1)]);
+    driver.picks(1);
+    driver.lose(&v4(1));
+    let lost = driver.now;
+    while driver.now.since(lost) < secs(60) {
+        driver.find_nobody(&v4(1));
+        let waited = until_dialled(&mut driver);
+        assert!((millis(160)..=millis(240)).contains(&waited), "{waited:?}");
+    }
+    driver.find_nobody(&v4(1));
+    assert!(until_dialled(&mut driver) >= millis(800), "then by the backoff");
+    driver.find_nobody(&v4(1));
+    assert!(until_dialled(&mut driver) >= millis(1_280));
+}
+
+#[test]
+fn only_lost_endpoints_return_quickly_and_only_while_nobody_listens() {
+    let mut driver = Driver::new("round_robin");
+    driver.resolve([v4(1)]);
+    driver.find_nobody(&v4(1));
+    assert!(until_dialled(&mut driver) >= millis(800), "it has never carried a call");
+
+    driver.accept(&v4(1));
+    driver.picks(1);
+    driver.lose(&v4(1));
+    // A dying process still accepts once; after that, whoever listens and fails is not hurried.
+    driver.refuse(&v4(1));
+    assert!(until_dialled(&mut driver) <= millis(240));
+    driver.refuse(&v4(1));
+    assert!(until_dialled(&mut driver) >= millis(1_280));
+    driver.find_nobody(&v4(1));
+    assert!(until_dialled(&mut driver) <= millis(240));
+}
+
+#[test]
 fn news_of_an_earlier_connection_is_ignored() {
     let mut driver = Driver::new("round_robin");
     driver.resolve_and_connect([v4(1)]);

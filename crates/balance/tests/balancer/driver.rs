@@ -111,6 +111,13 @@ impl Driver {
         self.disconnected(id, "connection refused");
     }
 
+    /// An attempt on `address` finds that there is no server.
+    pub(crate) fn find_nobody(&mut self, address: &Address) {
+        let id = *self.dialling.get(address).unwrap_or_else(|| panic!("nobody dials {address}"));
+        self.forget(id);
+        self.input(Input::Refused(id, Status::unavailable("connection refused")));
+    }
+
     pub(crate) fn lose(&mut self, address: &Address) {
         let id = *self.open.get(address).unwrap_or_else(|| panic!("{address} is not connected"));
         self.disconnected(id, "connection reset");

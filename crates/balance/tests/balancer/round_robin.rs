@@ -173,3 +173,26 @@ fn a_stalled_endpoint_gets_no_calls_until_it_recovers() {
     driver.wait(secs(60));
     assert_eq!((driver.dialled.len(), driver.closed.len()), (2, 0), "neither connection was touched");
 }
+
+#[test]
+fn suspects_get_no_calls_while_others_are_well_and_no_picker_is_made_for_them() {
+    for policy in ["round_robin", "random", "least_request"] {
+        let mut driver = Driver::new(policy);
+        driver.resolve_and_connect([v4(1), v4(2), v4(3)]);
+        let published = driver.published.len();
+        driver.load(&v4(2)).suspect(true);
+        let picks = driver.picks(300);
+        assert_eq!(picks.get(&v4(2)), None, "{policy}");
+        assert!([1, 3].iter().all(|&n| picks[&v4(n)] > 90), "{policy}: the others share its calls: {picks:?}");
+
+        for n in [1, 3] {
+            driver.load(&v4(n)).suspect(true);
+        }
+        assert_eq!(driver.picks(300).len(), 3, "{policy}: with all suspect, none is");
+        for n in 1..=3 {
+            driver.load(&v4(n)).suspect(false);
+        }
+        assert_eq!(driver.picks(300).len(), 3, "{policy}: cleared at once");
+        assert_eq!(driver.published.len(), published, "{policy}");
+    }
+}

@@ -109,7 +109,7 @@ impl fmt::Debug for Secure {
 /// What to do about a failed handshake, where that is known.
 fn advice(error: &rustls::Error, name: &str) -> String {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "; none of the trusted roots has signed the server's certificate: name its CA by Tls::ca_file".to_owned()
         }
         rustls::Error::InvalidCertificate(
