@@ -18,10 +18,11 @@ PORT = 50051
 CHANNEL_RATE, PROXY_RATE = 300, 200
 # A call that takes so long, of a backend that takes 5 ms for it, waited for something that was not there.
 LONG = 1.0
-# A hung endpoint gets no calls from 0.4 s on: this much more is for processes that share two busy cores.
-OUT_AFTER = 0.4 + 0.3
-# A refused endpoint is tried again after 1 s, 1.6 s more, 2.56 s more, each ± 20 %.
-REFUSED_3_S_BACK_AFTER = 2.56 * 1.2 + 0.3
+# A hung endpoint is suspect after 0.1 s, out 0.2 s later; as much again is for processes that share two busy cores.
+SUSPECT_AFTER = 0.1
+OUT_AFTER = SUSPECT_AFTER + 0.2 + 0.3
+# One that was lost and refuses is tried again every 0.2 s, ± 20 %.
+BACK_AFTER_REFUSAL = 0.2 * 1.2 + 0.3
 # How long a connection's end may take to be noticed.
 NOTICE = 0.05
 
@@ -186,7 +187,7 @@ def forgotten(trial):
     calls = trial.calls()["channel"]
 
     # A connection that no byte will come on is closed so long after the PING that it did not answer.
-    well = expect_quick_again(calls, lost, 0.2 + give_up + 0.5)
+    well = expect_quick_again(calls, lost, SUSPECT_AFTER + give_up + 0.5)
     expect_none([call for call in failed(calls) if call.start > lost + OUT_AFTER], "failed that nobody had seen")
     return f"{len(failed(calls))} failed, {well}, given up after {give_up} s; e.g. {failed(calls)[-1].message!r}"
 
@@ -243,7 +244,7 @@ def refusing_partition(trial):
         told = [call for call in during if call.message]  # grpc-go's load does not record what it was told
         named = [call for call in told if any(endpoint.address in call.message for endpoint in trial.endpoints)]
         expect(len(named) == len(told), f"{len(told) - len(named)} calls failed and named no endpoint, e.g. {told[:2]}")
-        return f"{len(during)} failed fast, {expect_quick_again(calls, back, REFUSED_3_S_BACK_AFTER)}"
+        return f"{len(during)} failed fast, {expect_quick_again(calls, back, BACK_AFTER_REFUSAL)}"
 
     return f"{each(faces, judge)}; e.g. {failed(faces['channel'])[-1].message!r}"
 

@@ -8,6 +8,7 @@ import fcntl
 import heapq
 import itertools
 import os
+import pathlib
 import random
 import select
 import shutil
@@ -20,6 +21,8 @@ TUN = "/dev/net/tun"
 # From the kernel's linux/if_tun.h.
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 LARGEST_PACKET = 1 << 16
+# What the names of this run's hosts begin with.
+OWN_HOSTS = f"evenkeel-{os.getpid()}-"
 # IP's number of TCP, and two flags in its header.
 TCP, SYN, ACK = 6, 0x02, 0x10
 
@@ -31,17 +34,17 @@ def missing():
     if os.geteuid() != 0:
         return "network namespaces need root"
     try:
-        Network(1).__exit__()
-    except (OSError, subprocess.CalledProcessError) as error:
+        with Network(1):
+            return None
+    except OSError as error:
         return f"this machine makes no network namespaces with TUN devices: {error}"
-    return None
 
 
 class Host:
     """A network namespace. What runs in it ends before it does."""
 
     def __init__(self, name):
-        self.name = f"evenkeel-{os.getpid()}-{name}"
+        self.name = OWN_HOSTS + name
         _ip("netns", "add", self.name)
         _ip("-n", self.name, "link", "set", "lo", "up")
         # What a command starts with to run here.
@@ -64,7 +67,9 @@ class Host:
 
 
 def _ip(*words):
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    ran = subprocess.run(["ip", *words], capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise OSError(f"ip {' '.join(words)}: {ran.stderr.strip()}")
 
 
 class Way:
@@ -149,11 +154,15 @@ class Network:
     """A host of clients, and servers' hosts, each at the other end of a wire of its own."""
 
     def __init__(self, servers):
-        self.clients = Host("clients")
         self.servers, self.wires = [None] * servers, []
-        for n in range(servers):
-            self.wires.append(Wire(self.clients.plug(f"10.77.{n}.1", self.address(n), f"c{n}")))
-            self.boot(n)
+        try:
+            self.clients = Host("clients")
+            for n in range(servers):
+                self.wires.append(Wire(self.clients.plug(f"10.77.{n}.1", self.address(n), f"c{n}")))
+                self.boot(n)
+        except BaseException:  # the runner's own end as well
+            self.close()
+            raise
 
     @staticmethod
     def address(n):
@@ -174,7 +183,11 @@ class Network:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         for wire in self.wires:
             wire.close()
-        for host in (self.clients, *filter(None, self.servers)):
-            host.remove()
+        # All that there are, also one that the end of the runner has met while it was made.
+        for host in pathlib.Path("/run/netns").glob(f"{OWN_HOSTS}*"):
+            _ip("netns", "del", host.name)
