@@ -131,16 +131,23 @@ enum Pool {
 }
 
 impl Pool {
-    fn of<T>(self, items: &[T], entropy: u64) -> impl Iterator<Item = &T> {
-        let n = items.len();
-        let draws = std::iter::successors(Some(entropy), |&bits| Some(remix(bits))).map(move |bits| scale(bits, n));
-        let from = scale(entropy, n);
-        let (draws, all) = match self {
-            Self::Draws(count) => (Some(draws.take(count as usize)), None),
-            Self::All => (None, Some((from..n).chain(0..from))),
-        };
-        draws.into_iter().flatten().chain(all.into_iter().flatten()).filter_map(|index| items.get(index))
+    /// The least of what is compared, by a key whose first part says whether it is suspect; of equals the first, so that
+    /// ties fall as evenly as the draws. Where only suspects were drawn, any other is better.
+    fn least<'a, T, K: PartialOrd>(self, items: &'a [T], entropy: u64, key: impl Fn(&T) -> (bool, K)) -> Option<&'a T> {
+        if let Self::Draws(count) = self {
+            let draws = std::iter::successors(Some(entropy), |&bits| Some(remix(bits))).take(count as usize);
+            let drawn = first_least(draws.filter_map(|bits| items.get(scale(bits, items.len()))), &key);
+            if let Some(((false, _), item)) = drawn {
+                return Some(item);
+            }
+        }
+        let (before, from) = items.split_at(scale(entropy, items.len()));
+        first_least(from.iter().chain(before), &key).map(|(_, item)| item)
     }
+}
+
+fn first_least<'a, T, K: PartialOrd>(items: impl Iterator<Item = &'a T>, key: impl Fn(&T) -> K) -> Option<(K, &'a T)> {
+    items.map(|item| (key(item), item)).reduce(|least, other| if other.0 < least.0 { other } else { least })
 }
 
 /// Endpoints of equal weight.
@@ -152,12 +159,11 @@ struct Fewest {
 
 impl Picker for Fewest {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
-        // `min_by_key` keeps the first of equals, so that ties fall as evenly as the draws.
-        let burden = |route: &&Arc<Route>| (route.load().is_suspect(), route.load().in_flight());
-        let drawn = self.pool.of(&self.routes, args.entropy).min_by_key(burden);
+        let burden = |route: &Arc<Route>| (route.load().is_suspect(), route.load().in_flight());
+        let drawn = self.pool.least(&self.routes, args.entropy, burden);
         // Where only suspects were drawn, any other is better.
         let well = drawn.filter(|route| !route.load().is_suspect());
-        let fewest = well.or_else(|| Pool::All.of(&self.routes, args.entropy).min_by_key(burden));
+        let fewest = well.or_else(|| Pool::All.least(&self.routes, args.entropy, burden));
         fewest.map_or(Pick::Queue, |route| Pick::Call(route.call()))
     }
 }
@@ -177,26 +183,18 @@ struct Weighed {
     ramp: Ramp,
 }
 
-impl MostWeight {
-    /// The best of some: one that is no suspect, and then the one of the greatest weight a call.
-    fn best<'a>(&self, some: impl Iterator<Item = &'a Weighed>, now: Time) -> Option<&'a Arc<Route>> {
-        let rank = |one: &Weighed| {
-            let calls = f64::from(one.route.load().in_flight()) + 1.0;
-            let weight = one.weight * one.ramp.share(now) / calls.powf(self.bias);
-            (!one.route.load().is_suspect(), weight)
-        };
-        let ranked = some.map(|one| (rank(one), &one.route));
-        // The first of equals, as above.
-        let best = ranked.reduce(|best, other| if other.0 > best.0 { other } else { best });
-        best.map(|(_, route)| route)
-    }
-}
-
 impl Picker for MostWeight {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
-        let drawn = self.best(self.pool.of(&self.endpoints, args.entropy), args.now);
-        let well = drawn.filter(|route| !route.load().is_suspect());
-        let best = well.or_else(|| self.best(Pool::All.of(&self.endpoints, args.entropy), args.now));
-        best.map_or(Pick::Queue, |route| Pick::Call(route.call()))
+        // Of calls to weight, the least; that is the greatest of weight to calls.
+        let burden = |one: &Weighed| {
+            let calls = f64::from(one.route.load().in_flight()) + 1.0;
+            // A power is most of a pick's time, and the usual one is none.
+            let calls = if (self.bias - 1.0).abs() < f64::EPSILON { calls } else { calls.powf(self.bias) };
+            (one.route.load().is_suspect(), calls / (one.weight * one.ramp.share(args.now)))
+        };
+        let drawn = self.pool.least(&self.endpoints, args.entropy, burden);
+        let well = drawn.filter(|one| !one.route.load().is_suspect());
+        let least = well.or_else(|| Pool::All.least(&self.endpoints, args.entropy, burden));
+        least.map_or(Pick::Queue, |one| Pick::Call(one.route.call()))
     }
 }

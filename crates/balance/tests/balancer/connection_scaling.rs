@@ -23,7 +23,8 @@ impl One {
     fn connected(most: usize) -> Self {
         let mut settings = ConnectionSettings::default();
         settings.max_connections = most;
-        let balancer = Balancer::new(Policies::standard(), &LbConfig::of("round_robin"), settings, 1).expect("a good config");
+        let balancer =
+            Balancer::new(Policies::standard(), &LbConfig::of("round_robin"), settings, 1).expect("a good config");
         let mut one = Self { balancer, now: Time::ZERO, dialled: Vec::new(), closed: Vec::new(), watched: Vec::new() };
         one.input(Input::Resolved([endpoint(v4(1))].into()));
         let first = one.dialled[0];
