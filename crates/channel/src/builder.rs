@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     driver::{Driver, Settings, State},
+    metrics,
     report::Report,
     request::ReplayLimits,
     shared::{Core, Shared},
@@ -179,6 +180,7 @@ impl Builder {
                 dialer,
             },
         };
+        metrics::describe();
         tokio::spawn(driver.run());
         Ok(Core { shared, driver: sender, reports: receiver })
     }

@@ -22,12 +22,13 @@ const MAX_METHODS: usize = 256;
 pub(crate) struct Methods {
     target: String,
     by_path: ArcSwap<BTreeMap<Box<str>, Arc<Method>>>,
-    other: Arc<Method>,
+    /// Made when it is first needed, since what is registered is exported.
+    other: OnceLock<Arc<Method>>,
 }
 
 impl Methods {
     pub(crate) fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), by_path: ArcSwap::default(), other: Arc::new(Method::new(target, "other")) }
+        Self { target: target.to_owned(), by_path: ArcSwap::default(), other: OnceLock::new() }
     }
 
     /// The method at `path`: `/package.Service/Method`.
@@ -36,7 +37,7 @@ impl Methods {
         match known.get(path) {
             Some(method) => Arc::clone(method),
             None if known.len() < MAX_METHODS => self.admit(path),
-            None => Arc::clone(&self.other),
+            None => Arc::clone(self.other.get_or_init(|| Arc::new(Method::new(&self.target, "other")))),
         }
     }
 

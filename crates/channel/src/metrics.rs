@@ -1,7 +1,92 @@
-//! Figures for the `metrics` facade, by the names of the gRFCs.
+//! Figures for the `metrics` facade, by the names of the gRFCs. METRICS.md lists them for whoever reads them.
 
 use evenkeel_balance::{Measurement, Value};
-use metrics::Label;
+use metrics::{Label, Unit};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// What an exporter is told of a metric.
+struct Description {
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    text: &'static str,
+}
+
+const fn metric(kind: Kind, name: &'static str, unit: Unit, text: &'static str) -> Description {
+    Description { name, kind, unit, text }
+}
+
+/// Every metric of a channel: of its calls, and of its policies and subchannels.
+const METRICS: &[Description] = &[
+    metric(
+        Kind::Counter,
+        "grpc.client.attempt.started",
+        Unit::Count,
+        "Attempts begun, those that have not ended included",
+    ),
+    metric(Kind::Histogram, "grpc.client.attempt.duration", Unit::Seconds, "From an attempt's start to its end"),
+    metric(
+        Kind::Histogram,
+        "grpc.client.attempt.sent_total_compressed_message_size",
+        Unit::Bytes,
+        "Messages sent by an attempt, as compressed, without framing",
+    ),
+    metric(
+        Kind::Histogram,
+        "grpc.client.attempt.rcvd_total_compressed_message_size",
+        Unit::Bytes,
+        "Messages received by an attempt, as compressed, without framing",
+    ),
+    metric(
+        Kind::Histogram,
+        "grpc.client.call.duration",
+        Unit::Seconds,
+        "From a call's start to its end, for its caller",
+    ),
+    metric(Kind::Histogram, "grpc.client.call.retries", Unit::Count, "Retries of a call that was retried"),
+    metric(
+        Kind::Histogram,
+        "grpc.client.call.transparent_retries",
+        Unit::Count,
+        "Retries of a call that no server had processed",
+    ),
+    metric(Kind::Histogram, "grpc.client.call.hedges", Unit::Count, "Hedges of a call that was hedged"),
+    metric(
+        Kind::Histogram,
+        "grpc.client.call.retry_delay",
+        Unit::Seconds,
+        "Time of a call in which none of its attempts was running",
+    ),
+    metric(
+        Kind::Counter,
+        "grpc.lb.outlier_detection.ejections_enforced",
+        Unit::Count,
+        "Endpoints taken out because of their failures",
+    ),
+    metric(
+        Kind::Counter,
+        "grpc.lb.outlier_detection.ejections_unenforced",
+        Unit::Count,
+        "Outliers that were left in, and why",
+    ),
+];
+
+/// Tells the recorder the unit and the meaning of each metric.
+pub(crate) fn describe() {
+    for Description { name, kind, unit, text } in METRICS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *unit, *text),
+            Kind::Gauge => metrics::describe_gauge!(*name, *unit, *text),
+            Kind::Histogram => metrics::describe_histogram!(*name, *unit, *text),
+        }
+    }
+}
 
 /// Adds what the balancing core has measured, labelled with the channel's target.
 pub(crate) fn record(target: &str, measurement: &Measurement) {
@@ -14,6 +99,22 @@ pub(crate) fn record(target: &str, measurement: &Measurement) {
         Value::Level(level) => metrics::gauge!(measurement.metric, labels).set(level),
         other => {
             tracing::debug!(target: "evenkeel::channel", metric = measurement.metric, ?other, "no such kind of metric");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_for_readers_has_every_metric_with_its_kind() {
+        let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../METRICS.md"));
+        let list = list.expect("METRICS.md stands at the root");
+        for Description { name, kind, .. } in METRICS {
+            let kind = format!("{kind:?}").to_lowercase();
+            let row = format!("| `{name}` | {kind} |");
+            assert!(list.contains(&row), "METRICS.md has a row {row}");
         }
     }
 }

@@ -133,11 +133,11 @@ enum Pool {
 impl Pool {
     /// The least of what is compared, by a key whose first part says whether it is suspect; of equals the first, so that
     /// ties fall as evenly as the draws. Where only suspects were drawn, any other is better.
-    fn least<'a, T, K: PartialOrd>(self, items: &'a [T], entropy: u64, key: impl Fn(&T) -> (bool, K)) -> Option<&'a T> {
+    fn least<T, K: PartialOrd>(self, items: &[T], entropy: u64, key: impl Fn(&T) -> (bool, K)) -> Option<&T> {
         if let Self::Draws(count) = self {
             let draws = std::iter::successors(Some(entropy), |&bits| Some(remix(bits))).take(count as usize);
-            let drawn = first_least(draws.filter_map(|bits| items.get(scale(bits, items.len()))), &key);
-            if let Some(((false, _), item)) = drawn {
+            let least = first_least(draws.filter_map(|bits| items.get(scale(bits, items.len()))), &key);
+            if let Some(((false, _), item)) = least {
                 return Some(item);
             }
         }
@@ -160,10 +160,7 @@ struct Fewest {
 impl Picker for Fewest {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
         let burden = |route: &Arc<Route>| (route.load().is_suspect(), route.load().in_flight());
-        let drawn = self.pool.least(&self.routes, args.entropy, burden);
-        // Where only suspects were drawn, any other is better.
-        let well = drawn.filter(|route| !route.load().is_suspect());
-        let fewest = well.or_else(|| Pool::All.least(&self.routes, args.entropy, burden));
+        let fewest = self.pool.least(&self.routes, args.entropy, burden);
         fewest.map_or(Pick::Queue, |route| Pick::Call(route.call()))
     }
 }
@@ -192,9 +189,7 @@ impl Picker for MostWeight {
             let calls = if (self.bias - 1.0).abs() < f64::EPSILON { calls } else { calls.powf(self.bias) };
             (one.route.load().is_suspect(), calls / (one.weight * one.ramp.share(args.now)))
         };
-        let drawn = self.pool.least(&self.endpoints, args.entropy, burden);
-        let well = drawn.filter(|one| !one.route.load().is_suspect());
-        let least = well.or_else(|| Pool::All.least(&self.endpoints, args.entropy, burden));
+        let least = self.pool.least(&self.endpoints, args.entropy, burden);
         least.map_or(Pick::Queue, |one| Pick::Call(one.route.call()))
     }
 }
