@@ -189,7 +189,8 @@ def forgotten(trial):
 
     # A connection that no byte will come on is closed so long after the PING that it did not answer.
     well = expect_quick_again(calls, lost, SUSPECT_AFTER + give_up + 0.5)
-    expect_none([call for call in failed(calls) if call.start > lost + OUT_AFTER + SLACK], "failed that nobody had seen")
+    unsent = [call for call in failed(calls) if call.start > lost + OUT_AFTER + SLACK]
+    expect_none(unsent, "failed that had been sent nowhere")
     return f"{len(failed(calls))} failed, {well}, given up after {give_up} s; e.g. {failed(calls)[-1].message!r}"
 
 
@@ -343,7 +344,8 @@ def expect_out(calls, cut):
     """No call that began later than the endpoint was suspect met the fault: there were others to take it."""
     met = {*failed(calls), *long(calls)}
     out = max((call.start - cut for call in met), default=0.0)
-    expect(out <= SUSPECT_AFTER + SLACK, f"calls still met the hung endpoint {out:.2f} s after the fault, {len(met)} in all")
+    limit = SUSPECT_AFTER + SLACK
+    expect(out <= limit, f"calls met the hung endpoint until {out:.2f} s after the fault, {len(met)} in all")
     return f"out after {max(out, 0):.2f} s, {len(met)} calls met it"
 
 
