@@ -27,6 +27,17 @@ impl Further {
         !self.is_wanted
     }
 
+    /// Whether an attempt is under way.
+    pub(crate) fn is_trying(&self) -> bool {
+        self.attempt.is_some()
+    }
+
+    /// The attempt under way, if it would be one more than `most`: to be given up.
+    pub(crate) fn superfluous(&mut self, most: usize) -> Option<u32> {
+        let one_more = self.connections.len() >= most;
+        self.attempt.take_if(|_| one_more).map(|(attempt, _)| attempt)
+    }
+
     pub(crate) fn start(&mut self, attempt: u32, deadline: Time) {
         self.attempt = Some((attempt, deadline));
         (self.not_before, self.is_wanted) = (None, false);

@@ -99,6 +99,9 @@ pub struct SubchannelState {
 /// How the quick return is spread, so that many clients do not come at once.
 const RETURN_JITTER: f64 = 0.2;
 
+/// How long a dial beside a silent connection has, before the next one: TCP repeats its own ever more slowly.
+const SECOND_DIAL: Duration = Duration::from_secs(1);
+
 /// How an attempt or a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -242,7 +245,7 @@ impl Subchannels {
     /// An attempt has made its connection.
     pub(crate) fn connected(&mut self, now: Time, connection: ConnectionId) {
         let check = self.health_check.clone();
-        if self.further_connected(connection) {
+        if self.further_connected(now, connection) {
             return;
         }
         let Some(subchannel) = self.current(connection) else { return };
@@ -263,7 +266,7 @@ impl Subchannels {
     /// An attempt has failed, or a connection has ended.
     pub(crate) fn disconnected(&mut self, now: Time, connection: ConnectionId, why: &Status, ending: Ending) {
         let backoff = self.settings.backoff;
-        if self.further_ended(now, connection) || self.replace_first(connection) {
+        if self.further_ended(now, connection) || self.replace_first(now, connection) {
             return;
         }
         let Some(subchannel) = self.current(connection) else { return };
@@ -327,19 +330,41 @@ impl Subchannels {
         let (most, timeout) = (self.settings.max_connections.saturating_sub(1), self.settings.connect_timeout);
         let Some(subchannel) = self.get_mut(id) else { return };
         if matches!(subchannel.state, State::Ready(_)) && subchannel.further.ask(now, most) {
-            let attempt = subchannel.next_attempt();
-            subchannel.further.start(attempt, now + timeout);
-            let (address, load) = (subchannel.address.clone(), Arc::clone(&subchannel.load));
-            self.errands.push_back(Errand::Connect(ConnectionId { subchannel: id, attempt }, address, load));
+            self.try_further(id, now + timeout);
         }
         self.reschedule(id);
     }
 
-    fn further_connected(&mut self, connection: ConnectionId) -> bool {
+    fn try_further(&mut self, id: SubchannelId, deadline: Time) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        let attempt = subchannel.next_attempt();
+        subchannel.further.start(attempt, deadline);
+        let (address, load) = (subchannel.address.clone(), Arc::clone(&subchannel.load));
+        self.errands.push_back(Errand::Connect(ConnectionId { subchannel: id, attempt }, address, load));
+        self.reschedule(id);
+    }
+
+    fn further_connected(&mut self, now: Time, connection: ConnectionId) -> bool {
         let Some(subchannel) = self.get_mut(connection.subchannel) else { return false };
         let is_further = subchannel.further.connected(connection.attempt);
         self.reschedule(connection.subchannel);
+        self.replace_stalled(now, connection.subchannel);
         is_further
+    }
+
+    /// Looks for a connection that lives beside a first one that has fallen silent, and puts it in its place. The
+    /// network may have forgotten a connection whose server is well; TCP itself would take long to find that out.
+    fn replace_stalled(&mut self, now: Time, id: SubchannelId) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        if !matches!(&subchannel.state, State::Ready(ready) if ready.stalled.is_some()) {
+            return;
+        }
+        let silent = ConnectionId { subchannel: id, attempt: subchannel.attempt };
+        if self.replace_first(now, silent) {
+            self.errands.push_back(Errand::Close(silent));
+        } else if self.get(id).is_some_and(|subchannel| !subchannel.further.is_trying()) {
+            self.try_further(id, now + SECOND_DIAL);
+        }
     }
 
     fn further_ended(&mut self, now: Time, connection: ConnectionId) -> bool {
@@ -352,17 +377,21 @@ impl Subchannels {
     }
 
     /// Puts the oldest further connection in the place of the first one, which has ended. The subchannel stays READY.
-    fn replace_first(&mut self, ended: ConnectionId) -> bool {
-        let id = ended.subchannel;
-        let Some(subchannel) = self.current(ended) else { return false };
+    fn replace_first(&mut self, now: Time, replaced: ConnectionId) -> bool {
+        let id = replaced.subchannel;
+        let Some(subchannel) = self.current(replaced) else { return false };
+        let before = subchannel.service();
         let State::Ready(ready) = &mut subchannel.state else { return false };
         let Some(attempt) = subchannel.further.promote() else { return false };
         (subchannel.attempt, ready.stalled) = (attempt, None);
+        subchannel.reason = ready.reason();
         let (connection, interval) = (ConnectionId { subchannel: id, attempt }, subchannel.load_interval);
         // What was known of the server's health holds until the new Watch says otherwise.
         let watch = ready.health.watched().map(str::to_owned);
+        subchannel.note_service(now, before);
         self.errands.extend(watch.map(|service| Errand::WatchHealth(connection, service)));
         self.errands.extend(interval.map(|interval| Errand::WatchLoad(connection, interval)));
+        self.has_changed(id);
         true
     }
 
@@ -373,6 +402,7 @@ impl Subchannels {
             let connection = ConnectionId { subchannel: id, attempt };
             self.further_ended(now, connection);
             self.errands.push_back(Errand::Close(connection));
+            self.replace_stalled(now, id);
         }
         if is_due {
             self.saturated(now, id);
@@ -391,7 +421,23 @@ impl Subchannels {
             self.errands.push_back(Errand::Close(connection));
             return;
         }
+        let is_silent = why.is_some();
         self.when_ready(now, connection, |ready| ready.stalled = why);
+        if is_silent {
+            self.replace_stalled(now, connection.subchannel);
+        } else if self.is_current(connection) {
+            self.end_second_dial(connection.subchannel);
+        }
+    }
+
+    /// The first connection lives after all.
+    fn end_second_dial(&mut self, id: SubchannelId) {
+        let most = self.settings.max_connections.saturating_sub(1);
+        let Some(attempt) = self.get_mut(id).and_then(|subchannel| subchannel.further.superfluous(most)) else {
+            return;
+        };
+        self.errands.push_back(Errand::Close(ConnectionId { subchannel: id, attempt }));
+        self.reschedule(id);
     }
 
     /// Health checks from now on; connections that exist are checked anew.

@@ -150,3 +150,30 @@ fn a105_a_further_connection_that_stalls_is_closed_and_the_rest_goes_on() {
     one.input(Input::Resolved([].into()));
     assert!(one.closed.contains(&one.dialled[0]));
 }
+
+#[test]
+fn a_silent_connection_is_replaced_by_the_first_dial_that_finds_life() {
+    let mut one = One::connected(1);
+    let silent = one.dialled[0];
+    one.input(Input::Stalled(silent, "no byte".to_owned()));
+    assert_eq!((one.service(), one.dialled.len()), (Connectivity::Connecting, 2));
+    one.wait(secs(3));
+    assert_eq!((one.dialled.len(), one.closed.len()), (5, 3), "a dial a second");
+    one.input(Input::Connected(one.dialled[4]));
+    assert_eq!(one.service(), Connectivity::Ready);
+    assert!(one.closed.contains(&silent), "its calls go on; new ones go elsewhere");
+    one.wait(secs(60));
+    one.input(Input::Stalled(silent, "still".to_owned()));
+    assert_eq!((one.service(), one.dialled.len()), (Connectivity::Ready, 5), "news of it is late");
+}
+
+#[test]
+fn a_silent_connection_that_speaks_again_needs_no_other() {
+    let mut one = One::connected(1);
+    let silent = one.dialled[0];
+    one.input(Input::Stalled(silent, "no byte".to_owned()));
+    one.input(Input::Recovered(silent));
+    assert_eq!((one.service(), &one.closed[..]), (Connectivity::Ready, &one.dialled[1..]));
+    one.wait(secs(60));
+    assert_eq!(one.dialled.len(), 2);
+}

@@ -14,6 +14,8 @@ pub(crate) struct Driver {
     /// Attempts that have had no answer, and connections that stand.
     pub(crate) dialling: BTreeMap<Address, ConnectionId>,
     pub(crate) open: BTreeMap<Address, ConnectionId>,
+    /// Attempts beside a connection that has fallen silent: nobody answers them.
+    pub(crate) beside: Vec<ConnectionId>,
     /// What the core has asked for so far, in order.
     pub(crate) dialled: Vec<Address>,
     pub(crate) closed: Vec<Address>,
@@ -50,6 +52,7 @@ impl Driver {
             now: Time::ZERO,
             dialling: BTreeMap::new(),
             open: BTreeMap::new(),
+            beside: Vec::new(),
             dialled: Vec::new(),
             closed: Vec::new(),
             watched: Vec::new(),
@@ -126,6 +129,13 @@ impl Driver {
     /// News of a connection, which may be long gone.
     pub(crate) fn connected(&mut self, id: ConnectionId) {
         let address = self.addresses[&id].clone();
+        if self.beside.contains(&id) {
+            // It takes the place of the silent one, which is closed.
+            self.beside.retain(|beside| *beside != id);
+            self.input(Input::Connected(id));
+            assert_eq!(self.open.insert(address, id), None);
+            return;
+        }
         if self.dialling.get(&address) == Some(&id) {
             self.dialling.remove(&address);
             self.open.insert(address, id);
@@ -296,23 +306,37 @@ impl Driver {
 
     fn dial(&mut self, id: ConnectionId, address: Address) {
         assert!(!self.dialling.contains_key(&address), "{address} is being dialled already");
-        assert!(!self.open.contains_key(&address), "{address} is connected already");
-        self.dialled.push(address.clone());
         self.addresses.insert(id, address.clone());
+        if self.open.contains_key(&address) {
+            assert!(self.is_silent(&address), "{address} is connected already");
+            self.beside.push(id);
+            return;
+        }
+        self.dialled.push(address.clone());
         self.dialling.insert(address, id);
     }
 
+    fn is_silent(&self, address: &Address) -> bool {
+        self.state(address).is_some_and(|state| state.stalled)
+    }
+
     fn close(&mut self, id: ConnectionId) {
+        let was_beside = self.beside.contains(&id);
         assert!(self.forget(id), "{id} is closed, and is no more");
+        if was_beside {
+            return;
+        }
         self.closed.push(self.addresses[&id].clone());
     }
 
     /// Whether the connection was known until now.
     fn forget(&mut self, id: ConnectionId) -> bool {
-        let known = self.dialling.len() + self.open.len();
+        let count = |driver: &Self| driver.dialling.len() + driver.open.len() + driver.beside.len();
+        let known = count(self);
         self.dialling.retain(|_, dialled| *dialled != id);
         self.open.retain(|_, open| *open != id);
-        self.dialling.len() + self.open.len() < known
+        self.beside.retain(|beside| *beside != id);
+        count(self) < known
     }
 }
 
