@@ -7,7 +7,7 @@ use std::{
 };
 
 use evenkeel_balance::{
-    Action, Balancer, ConnectionId, ConnectionSettings, Endpoint, Input, LbConfig, Policies, Status, Time,
+    Action, Balancer, ConnectionId, ConnectionSettings, Endpoint, Input, Policies, ServiceConfig, Status, Time,
 };
 
 /// A core whose connections are all made at once.
@@ -20,10 +20,20 @@ struct Scale {
 
 impl Scale {
     fn new(policy: &str) -> Self {
-        let config = LbConfig::of(policy);
+        let config: ServiceConfig =
+            format!(r#"{{"loadBalancingConfig":[{{{policy}}}]}}"#).parse().expect("a good service config");
+        let config = config.load_balancing.expect("it names a policy");
         let balancer = Balancer::new(Policies::standard(), &config, ConnectionSettings::default(), 1);
         let balancer = balancer.expect("the config is good");
         Self { balancer, now: Time::ZERO, dialled: Vec::new(), published: 0 }
+    }
+
+    /// A core with `n` connected endpoints, and how long connecting them took.
+    fn connected(policy: &str, n: u32, batch: usize) -> (Self, Duration) {
+        let mut scale = Self::new(policy);
+        scale.resolve(0..n);
+        let elapsed = scale.connect(batch);
+        (scale, elapsed)
     }
 
     fn input(&mut self, input: Input) {
@@ -80,26 +90,33 @@ impl Scale {
 
 fn endpoint(n: u32) -> Endpoint {
     let [_, a, b, c] = n.to_be_bytes();
-    Endpoint::new(SocketAddr::from(([10, a, b, c], 50_051)))
+    Endpoint::new(SocketAddr::from(([10, a, b, c], 50_051))).in_zone(if n % 3 == 0 { "a" } else { "b" })
 }
 
 fn main() {
-    println!("policy, endpoints: first list; connecting one by one, in hundreds; the same list; 1 % other; one blinks");
-    for policy in ["round_robin", "least_request", "pick_first"] {
-        for n in [1_000, 2_500, 10_000] {
-            let mut scale = Scale::new(policy);
-            let first = scale.resolve(0..n);
+    println!("policy: connecting 2,500 one by one, 10,000 in hundreds; then the same list; 1 % other; one lost");
+    for policy in [
+        r#""round_robin":{}"#,
+        r#""least_request":{}"#,
+        r#""pick_first":{}"#,
+        r#""priority":{"childPolicy":[{"round_robin":{}}]}"#,
+        r#""zone_aware":{"zone":"a","childPolicy":[{"round_robin":{}}]}"#,
+        r#""random_subsetting":{"subsetSize":20,"childPolicy":[{"round_robin":{}}]}"#,
+    ] {
+        let one_by_one = Scale::connected(policy, 2_500, 1);
+        let in_hundreds = Scale::connected(policy, 10_000, 100);
+        let mut scale = in_hundreds.0;
+        // The least of a few is the one that the rest of the machine disturbed least.
+        let same = (0..5).map(|_| scale.resolve(0..10_000)).min();
+        let mut blink = None;
+        let churn = (1..6).map(|round| {
+            let elapsed = scale.resolve(round * 100..10_000 + round * 100);
             let sample = scale.dialled.first().copied();
-            let one_by_one = scale.connect(1);
-            let mut other = Scale::new(policy);
-            other.resolve(0..n);
-            let in_hundreds = other.connect(100);
-            let same = scale.resolve(0..n);
-            let churn = scale.resolve(n / 100..n + n / 100);
             scale.connect(100);
-            let sample = sample.and(scale.dialled.last().copied()).or(sample);
-            let blink = sample.map(|connection| scale.blink(connection));
-            println!("{policy}, {n}: {first:?}; {one_by_one:?}, {in_hundreds:?}; {same:?}; {churn:?}; {blink:?}");
-        }
+            blink = sample.map(|connection| scale.blink(connection)).into_iter().chain(blink).min();
+            elapsed
+        });
+        let churn = churn.min();
+        println!("{policy}: {:?}, {:?}; {same:?}; {churn:?}; {blink:?}", one_by_one.1, in_hundreds.1);
     }
 }

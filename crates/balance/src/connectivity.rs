@@ -26,7 +26,17 @@ impl Connectivity {
     /// The state of a group whose members are in `states` (gRFC A61): READY if any is; else CONNECTING if any is;
     /// else IDLE if any is; else, also for no members at all, `TRANSIENT_FAILURE`.
     pub fn aggregate(states: impl IntoIterator<Item = Self>) -> Self {
-        states.into_iter().min_by_key(|state| state.precedence()).unwrap_or(Self::TransientFailure)
+        let mut most_useful = Self::TransientFailure;
+        for state in states {
+            if state == Self::Ready {
+                // Groups may be large, and this is what they mostly are.
+                return state;
+            }
+            if state.precedence() < most_useful.precedence() {
+                most_useful = state;
+            }
+        }
+        most_useful
     }
 
     fn precedence(self) -> u8 {

@@ -124,7 +124,14 @@ impl PolicyFactory for Priority {
         config.check(policies)?;
         policy.config = config;
         policy.policies = policies.clone();
-        policy.apply(ctx)
+        for (name, level) in &mut policy.levels {
+            if let Some((config, mute)) = policy.config.level(name) {
+                level.child.configure(config, policies, ctx)?;
+                level.mute = mute;
+            }
+        }
+        policy.apply(ctx);
+        Ok(())
     }
 }
 
@@ -146,8 +153,8 @@ pub struct PriorityPolicy {
 }
 
 impl PriorityPolicy {
-    /// Shares out the endpoints, and brings every level that runs up to date (gRFC A56, "Configuration Updates").
-    fn apply(&mut self, ctx: &mut Context<'_>) -> Result<(), ConfigError> {
+    /// Shares out the endpoints among the levels that run, and ends those that are no longer listed.
+    fn apply(&mut self, ctx: &mut Context<'_>) {
         self.share_out(ctx);
         self.changed = true;
         let listed: BTreeSet<_> = self.order.iter().map(|(name, _)| Arc::clone(name)).collect();
@@ -160,13 +167,10 @@ impl PriorityPolicy {
             is_listed
         });
         for (name, resolution) in &self.order {
-            if let (Some(level), Some((config, mute))) = (self.levels.get_mut(name), self.config.level(name)) {
-                level.child.configure(config, &self.policies, ctx)?;
-                level.mute = mute;
+            if let Some(level) = self.levels.get_mut(name) {
                 level.tell(resolution.event(), ctx);
             }
         }
-        Ok(())
     }
 
     fn share_out(&mut self, ctx: &mut Context<'_>) {
@@ -297,8 +301,7 @@ impl Policy for PriorityPolicy {
     fn handle(&mut self, event: Event<'_>, ctx: &mut Context<'_>) {
         if let Some(resolution) = Resolution::of(event) {
             self.resolution = Some(resolution);
-            self.apply(ctx).expect("the config has been checked");
-            return;
+            return self.apply(ctx);
         }
         match event {
             Event::ExitIdle => {
