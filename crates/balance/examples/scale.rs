@@ -90,7 +90,7 @@ impl Scale {
 
 fn endpoint(n: u32) -> Endpoint {
     let [_, a, b, c] = n.to_be_bytes();
-    Endpoint::new(SocketAddr::from(([10, a, b, c], 50_051))).in_zone(if n % 3 == 0 { "a" } else { "b" })
+    Endpoint::new(SocketAddr::from(([10, a, b, c], 50_051))).in_zone(if n.is_multiple_of(3) { "a" } else { "b" })
 }
 
 fn main() {

@@ -190,8 +190,9 @@ impl Fuzz {
     fn finish(mut self) {
         self.driver.let_all_connect();
         for report in self.driver.balancer.subchannels() {
-            // Nobody has asked for it since it was lost.
-            let rests = report.state.connection == Connectivity::Idle && self.driver.balancer.policy() == "ring_hash";
+            // Nobody has asked for it since it was lost, or it is in reserve.
+            let may_rest = ["ring_hash", "priority_experimental"].contains(&self.driver.balancer.policy());
+            let rests = report.state.connection == Connectivity::Idle && may_rest;
             assert!(rests || report.state.connection == Connectivity::Ready, "{report:?}");
         }
         assert_eq!(self.driver.open.is_empty(), self.listed.is_empty());

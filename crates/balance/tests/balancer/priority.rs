@@ -162,6 +162,19 @@ fn a56_an_idle_level_serves_and_calls_wake_it() {
 }
 
 #[test]
+fn a56_calls_do_not_wake_a_level_that_is_not_needed() {
+    let mut driver = Driver::seeded(&policies(&RANKS.replace("round_robin", "pick_first")), 1);
+    driver.list([endpoint(v4(1)), endpoint(v4(2)).with_priority(1)]);
+    driver.refuse(&v4(1));
+    driver.accept(&v4(2));
+    driver.wait(secs(2));
+    driver.accept(&v4(1));
+    driver.lose(&v4(2));
+    driver.input(Input::ExitIdle);
+    assert_eq!((driver.pick(), driver.dialling.len()), (Placed::On(v4(1)), 0));
+}
+
+#[test]
 fn a56_a_level_moves_to_another_place_without_a_reconnect() {
     let mut driver = two();
     driver.accept(&v4(1));
