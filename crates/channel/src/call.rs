@@ -1,6 +1,7 @@
 //! A call's life: placed by a picker, tried until an attempt counts, and handed to its caller with the response's head.
 
 use std::{
+    convert::Infallible,
     fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -17,7 +18,7 @@ use evenkeel_balance::{
 use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, request};
 use http_body::Body;
 use tokio::time::Instant;
-use tracing::{Instrument, Span};
+use tracing::Span;
 
 use crate::{
     body::ResponseBody,
@@ -38,25 +39,30 @@ const OTHER_PICKS: usize = 4;
 const NOTHING_SET: &MethodConfig = &MethodConfig::NOTHING;
 
 /// Makes a call from its first byte to its response's head. Whatever fails becomes a response with a gRPC status.
-pub(crate) async fn run<B>(core: Arc<Core>, request: HttpRequest<B>) -> Response<ResponseBody>
+pub(crate) fn run<B>(core: Arc<Core>, request: HttpRequest<B>) -> impl Future<Output = CallResult> + Send
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: fmt::Display,
 {
     let (head, body) = request.into_parts();
     let attempts = Attempts::new(core, head, body);
-    let result = match attempts.deadline {
-        None => attempts.run().await,
-        Some(at) => {
-            let in_time = tokio::time::timeout_at(attempts.core.clock.instant(at), attempts.run()).await;
-            in_time.unwrap_or_else(|_| Err(attempts.timed_out()))
-        }
-    };
-    match result {
-        Ok(answer) => attempts.accept(answer),
-        Err(status) => attempts.fail(&status),
+    // The future holds no more than this: it is moved into its place in memory once a call.
+    async move {
+        let result = match attempts.deadline {
+            None => attempts.run().await,
+            Some(at) => {
+                let in_time = tokio::time::timeout_at(attempts.core.clock.instant(at), attempts.run()).await;
+                in_time.unwrap_or_else(|_| Err(attempts.timed_out()))
+            }
+        };
+        Ok(match result {
+            Ok(answer) => attempts.accept(answer),
+            Err(status) => attempts.fail(&status),
+        })
     }
 }
+
+type CallResult = Result<Response<ResponseBody>, Infallible>;
 
 /// The attempts of one call, and what they share. Several may run at a time.
 struct Attempts<B> {
@@ -176,7 +182,7 @@ where
                 None => self.retried().await,
             }
         };
-        making.instrument(self.span.clone()).await
+        inside(&self.span, pin!(making)).await
     }
 
     /// One attempt after the other (gRFC A6).
@@ -412,7 +418,7 @@ where
         );
         let method = Arc::clone(&self.record().method);
         let placed = Placed::new(self.core.clock, method, call, throttle, at, span.clone());
-        self.send(placed, &connection, previous).instrument(span).await
+        inside(&span, pin!(self.send(placed, &connection, previous))).await
     }
 
     /// Sends the request until the response's head is there.
@@ -567,6 +573,15 @@ impl Failed {
     fn into_result(self) -> Result<Answer, Status> {
         self.answer.map_or(Err(self.status), |answer| Ok(*answer))
     }
+}
+
+/// Runs `future` in `span`, where it is: tracing's own way to do so moves it, and it is large.
+async fn inside<F: Future>(span: &Span, mut future: Pin<&mut F>) -> F::Output {
+    let inside = poll_fn(|cx| {
+        let _entered = span.enter();
+        future.as_mut().poll(cx)
+    });
+    inside.await
 }
 
 /// Why an attempt has no response.

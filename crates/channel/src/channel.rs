@@ -130,8 +130,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let core = Arc::clone(&self.core);
-        Box::pin(async move { Ok(call::run(core, request).await) })
+        Box::pin(call::run(Arc::clone(&self.core), request))
     }
 }
 
