@@ -18,7 +18,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct Options {
     /// Which clients
-    #[arg(long, value_delimiter = ',', default_value = "evenkeel,tonic,tonic-balance,grpc,h2")]
+    #[arg(long, value_delimiter = ',', default_value = "evenkeel,evenkeel-watched,tonic,tonic-balance,grpc,h2")]
     peers: Vec<PeerName>,
     /// On which of tokio's runtimes
     #[arg(long, value_delimiter = ',', default_value = "current-thread,multi-thread")]

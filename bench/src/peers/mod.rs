@@ -24,6 +24,8 @@ pub(crate) trait Peer: Clone + Send + Sync + 'static {
 pub(crate) enum PeerName {
     /// Evenkeel's channel: `round_robin` over three backends, with everything that it has on by default
     Evenkeel,
+    /// The same with outlier detection and retries
+    EvenkeelWatched,
     /// tonic's channel to one backend
     Tonic,
     /// tonic's `balance_list` over three backends
@@ -38,7 +40,8 @@ pub(crate) enum PeerName {
 pub(crate) async fn measure(options: &Options, counted: Option<Counted>) -> anyhow::Result<Figures> {
     let backends = &options.backends;
     match options.peer {
-        PeerName::Evenkeel => drive(evenkeel::peer(backends)?, options, counted).await,
+        PeerName::Evenkeel => drive(evenkeel::peer(backends, evenkeel::CHECKED)?, options, counted).await,
+        PeerName::EvenkeelWatched => drive(evenkeel::peer(backends, evenkeel::WATCHED)?, options, counted).await,
         PeerName::Tonic => drive(tonic::one(backends).await?, options, counted).await,
         PeerName::TonicBalance => drive(tonic::balanced(backends)?, options, counted).await,
         PeerName::Grpc => drive(grpc::peer(backends)?, options, counted).await,
