@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Address, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Decision, Endpoint, Entropy, Event,
-    HealthCheck, HealthSignal, LbConfig, Load, LoadReport, Measurement, NoChoice, Policies, Status, SubchannelId,
+    HealthCheck, HealthSignal, LbConfig, Load, LoadReport, Loss, Measurement, NoChoice, Policies, Status, SubchannelId,
     SubchannelState, Time, Update,
     decision::What,
     policy::{Child, Context, Explanation, Policy},
@@ -44,6 +44,8 @@ pub enum Input {
     /// An attempt found nobody listening: the connection was refused, or there is no such socket. Nobody is there to be
     /// overloaded, so an endpoint that was lost lately is tried again soon ([`ConnectionSettings::return_interval`]).
     Refused(ConnectionId, Status),
+    /// As [`Input::Disconnected`], of a connection of which it is known how it was lost.
+    Lost(ConnectionId, Status, Loss),
     /// The health Watch of a connection said something.
     Health(ConnectionId, HealthSignal),
     /// The server of a connection has reported its load out of band.
@@ -185,6 +187,9 @@ impl Balancer {
             Input::Connected(connection) => self.subchannels.connected(now, connection),
             Input::Disconnected(connection, why) => self.subchannels.disconnected(now, connection, &why, Ending::Other),
             Input::Refused(connection, why) => self.subchannels.disconnected(now, connection, &why, Ending::Refused),
+            Input::Lost(connection, why, loss) => {
+                self.subchannels.disconnected(now, connection, &why, Ending::Lost(loss));
+            }
             Input::Health(connection, signal) => self.subchannels.health(now, connection, signal),
             Input::Load(connection, report) => {
                 if self.subchannels.is_current(connection) {

@@ -66,6 +66,20 @@ pub struct Measurement {
     pub labels: Vec<(&'static str, String)>,
 }
 
+impl Measurement {
+    /// A figure without labels of its own.
+    pub fn new(metric: &'static str, value: Value) -> Self {
+        Self { metric, value, labels: Vec::new() }
+    }
+
+    /// The same with one more label.
+    #[must_use]
+    pub fn with(mut self, label: &'static str, value: impl Into<String>) -> Self {
+        self.labels.push((label, value.into()));
+        self
+    }
+}
+
 /// What a [`Measurement`] adds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -76,4 +90,6 @@ pub enum Value {
     Sample(f64),
     /// The present value of a gauge.
     Level(f64),
+    /// To a gauge that others add to as well: by how much it rises, or falls.
+    Change(f64),
 }

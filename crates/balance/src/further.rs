@@ -17,6 +17,13 @@ pub(crate) struct Further {
     is_wanted: bool,
 }
 
+/// What has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FurtherEnd {
+    Attempt,
+    Connection,
+}
+
 impl Further {
     /// Calls wait for streams. Whether an attempt may start now, where `most` connections are allowed beside the first.
     pub(crate) fn ask(&mut self, now: Time, most: usize) -> bool {
@@ -53,16 +60,23 @@ impl Further {
         is_ours
     }
 
-    /// Whether `attempt` was one of these, which has failed or whose connection has ended.
-    pub(crate) fn ended(&mut self, now: Time, attempt: u32, backoff: &Backoff, entropy: &mut Entropy) -> bool {
+    /// What `attempt` was if it was one of these, which has failed or whose connection has ended.
+    pub(crate) fn ended(
+        &mut self,
+        now: Time,
+        attempt: u32,
+        backoff: &Backoff,
+        entropy: &mut Entropy,
+    ) -> Option<FurtherEnd> {
         if self.attempt.take_if(|(under_way, _)| *under_way == attempt).is_some() {
             self.failures = self.failures.saturating_add(1);
             let delay: Duration = backoff.delay(self.failures, entropy);
             self.not_before = Some(now + delay);
-            return true;
+            return Some(FurtherEnd::Attempt);
         }
-        let place = self.connections.iter().position(|&connection| connection == attempt);
-        place.map(|place| self.connections.remove(place)).is_some()
+        let place = self.connections.iter().position(|&connection| connection == attempt)?;
+        self.connections.remove(place);
+        Some(FurtherEnd::Connection)
     }
 
     /// The oldest, which becomes the first.

@@ -6,8 +6,14 @@ use std::{
 };
 
 use crate::{
-    Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Measurement, Status, Time,
-    deadlines::Deadlines, decision::What, further::Further, health::Health, time::earliest,
+    Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Loss, Measurement, Status,
+    Time,
+    deadlines::Deadlines,
+    decision::What,
+    further::{Further, FurtherEnd},
+    health::Health,
+    loss,
+    time::earliest,
 };
 
 /// Names one subchannel of a channel: an address and the connection to it, if any.
@@ -107,8 +113,19 @@ const SECOND_DIAL: Duration = Duration::from_secs(1);
 pub(crate) enum Ending {
     /// Nobody listens there.
     Refused,
+    /// A connection, in this way.
+    Lost(Loss),
     /// In any other way.
     Other,
+}
+
+impl Ending {
+    fn loss(self) -> Loss {
+        match self {
+            Self::Lost(loss) => loss,
+            Self::Refused | Self::Other => Loss::Unknown,
+        }
+    }
 }
 
 /// What a subchannel needs from the driver; [`Action`](crate::Action) has the words for each.
@@ -214,7 +231,11 @@ impl Subchannels {
     fn close(&mut self, id: SubchannelId) {
         let Some(subchannel) = self.get(id) else { return };
         let connection = subchannel.connection(id);
+        let was_open = matches!(subchannel.state, State::Ready(_));
         self.errands.extend(connection.map(Errand::Close));
+        if was_open {
+            self.count_closed(None);
+        }
         self.deadlines.set(id, None);
         if let Some(mut gone) = self.slots[id.slot()].subchannel.take() {
             let further = gone.further.take().map(|attempt| ConnectionId { subchannel: id, attempt });
@@ -258,6 +279,7 @@ impl Subchannels {
         let reason = ready.reason();
         subchannel.become_(now, State::Ready(Box::new(ready)), reason);
         let interval = subchannel.load_interval;
+        self.errands.extend(loss::opened().map(Errand::Measure));
         self.errands.extend(watch.map(|service| Errand::WatchHealth(connection, service)));
         self.errands.extend(interval.map(|interval| Errand::WatchLoad(connection, interval)));
         self.has_changed(connection.subchannel);
@@ -266,12 +288,15 @@ impl Subchannels {
     /// An attempt has failed, or a connection has ended.
     pub(crate) fn disconnected(&mut self, now: Time, connection: ConnectionId, why: &Status, ending: Ending) {
         let backoff = self.settings.backoff;
-        if self.further_ended(now, connection) || self.replace_first(now, connection) {
+        if self.further_ended(now, connection, Some(ending.loss())) {
             return;
         }
+        if self.replace_first(now, connection) {
+            return self.count_closed(Some(ending.loss()));
+        }
         let Some(subchannel) = self.current(connection) else { return };
-        let failed = match &subchannel.state {
-            State::Connecting { .. } => true,
+        let (failed, was_open) = match &subchannel.state {
+            State::Connecting { .. } => (true, false),
             State::Ready(ready) => {
                 let useful = subchannel.load.started() > ready.started || now.since(ready.since) >= backoff.initial();
                 if useful {
@@ -279,7 +304,7 @@ impl Subchannels {
                     subchannel.lost_at = (subchannel.load.started() > 0).then_some(now);
                 }
                 // Else a peer that accepts and hangs up at once would be dialled in a tight loop.
-                !useful
+                (!useful, true)
             }
             State::Idle | State::TransientFailure { .. } => return,
         };
@@ -294,6 +319,11 @@ impl Subchannels {
             let further = subchannel.further.take();
             let id = connection.subchannel;
             self.errands.extend(further.map(|attempt| Errand::Close(ConnectionId { subchannel: id, attempt })));
+        }
+        if was_open {
+            self.count_closed(Some(ending.loss()));
+        } else {
+            self.measure(loss::failed());
         }
         self.has_changed(connection.subchannel);
     }
@@ -347,6 +377,9 @@ impl Subchannels {
     fn further_connected(&mut self, now: Time, connection: ConnectionId) -> bool {
         let Some(subchannel) = self.get_mut(connection.subchannel) else { return false };
         let is_further = subchannel.further.connected(connection.attempt);
+        if is_further {
+            self.errands.extend(loss::opened().map(Errand::Measure));
+        }
         self.reschedule(connection.subchannel);
         self.replace_stalled(now, connection.subchannel);
         is_further
@@ -362,18 +395,28 @@ impl Subchannels {
         let silent = ConnectionId { subchannel: id, attempt: subchannel.attempt };
         if self.replace_first(now, silent) {
             self.errands.push_back(Errand::Close(silent));
+            self.count_closed(Some(Loss::TimedOut));
         } else if self.get(id).is_some_and(|subchannel| !subchannel.further.is_trying()) {
             self.try_further(id, now + SECOND_DIAL);
         }
     }
 
-    fn further_ended(&mut self, now: Time, connection: ConnectionId) -> bool {
+    fn count_closed(&mut self, why: Option<Loss>) {
+        self.errands.extend(loss::closed(why).map(Errand::Measure));
+    }
+
+    fn further_ended(&mut self, now: Time, connection: ConnectionId, why: Option<Loss>) -> bool {
         let (backoff, mut entropy) = (self.settings.backoff, self.entropy.clone());
         let Some(subchannel) = self.get_mut(connection.subchannel) else { return false };
-        let is_further = subchannel.further.ended(now, connection.attempt, &backoff, &mut entropy);
+        let end = subchannel.further.ended(now, connection.attempt, &backoff, &mut entropy);
         self.entropy = entropy;
+        match end {
+            Some(FurtherEnd::Attempt) => self.measure(loss::failed()),
+            Some(FurtherEnd::Connection) => self.count_closed(why),
+            None => return false,
+        }
         self.reschedule(connection.subchannel);
-        is_further
+        true
     }
 
     /// Puts the oldest further connection in the place of the first one, which has ended. The subchannel stays READY.
@@ -400,7 +443,7 @@ impl Subchannels {
         let (overdue, is_due) = (subchannel.further.overdue(now), subchannel.further.is_due(now));
         if let Some(attempt) = overdue {
             let connection = ConnectionId { subchannel: id, attempt };
-            self.further_ended(now, connection);
+            self.further_ended(now, connection, Some(Loss::TimedOut));
             self.errands.push_back(Errand::Close(connection));
             self.replace_stalled(now, id);
         }
@@ -417,7 +460,7 @@ impl Subchannels {
     /// A connection with calls outstanding has fallen silent (`Some(why)`), or has shown life again (`None`). A further
     /// one is closed once its calls have ended: others, or a new one, do its work.
     pub(crate) fn stalled(&mut self, now: Time, connection: ConnectionId, why: Option<String>) {
-        if why.is_some() && self.further_ended(now, connection) {
+        if why.is_some() && self.further_ended(now, connection, Some(Loss::TimedOut)) {
             self.errands.push_back(Errand::Close(connection));
             return;
         }

@@ -52,12 +52,12 @@ impl Task {
                         self.send(Message::Opened(self.id, connection));
                     }
                 }
-                News::Leaving => {
-                    self.tell(Input::Disconnected(self.id, Status::unavailable("the server is going away (GOAWAY)")));
+                News::Leaving(loss) => {
+                    self.tell(Input::Lost(self.id, Status::unavailable("the server is going away (GOAWAY)"), loss));
                 }
                 News::Stalled(why) => self.tell(Input::Stalled(self.id, why)),
                 News::Recovered => self.tell(Input::Recovered(self.id)),
-                News::Closed(why) => return self.tell(Input::Disconnected(self.id, Status::unavailable(why))),
+                News::Closed(why, loss) => return self.tell(Input::Lost(self.id, Status::unavailable(why), loss)),
             }
         }
     }

@@ -139,7 +139,7 @@ impl Driver {
         };
         match &input {
             Input::ExitIdle => self.start_resolving(),
-            Input::Disconnected(id, _) | Input::Refused(id, _) => self.forget(*id),
+            Input::Disconnected(id, _) | Input::Refused(id, _) | Input::Lost(id, ..) => self.forget(*id),
             _ => {}
         }
         self.balancer.handle(self.shared.clock.now(), input);
@@ -324,8 +324,10 @@ impl Driver {
     fn shut_down(mut self) {
         self.balancer.shutdown(self.shared.clock.now());
         while let Some(action) = self.balancer.poll_action(self.shared.clock.now()) {
-            if let Action::Close(connection) = action {
-                self.close(connection);
+            match action {
+                Action::Close(connection) => self.close(connection),
+                Action::Measure(measurement) => metrics::record(&self.shared.target, &measurement),
+                _ => {}
             }
         }
     }

@@ -65,6 +65,52 @@ const METRICS: &[Description] = &[
     ),
     metric(
         Kind::Counter,
+        "grpc.subchannel.connection_attempts_succeeded",
+        Unit::Count,
+        "Attempts to connect that have made a connection",
+    ),
+    metric(Kind::Counter, "grpc.subchannel.connection_attempts_failed", Unit::Count, "Attempts to connect that failed"),
+    metric(Kind::Counter, "grpc.subchannel.disconnections", Unit::Count, "Connections that have ended, and how"),
+    metric(Kind::Gauge, "grpc.subchannel.open_connections", Unit::Count, "Connections that take calls"),
+    metric(
+        Kind::Counter,
+        "grpc.lb.pick_first.connection_attempts_succeeded",
+        Unit::Count,
+        "Connections that a leaf of the policies took for its own",
+    ),
+    metric(
+        Kind::Counter,
+        "grpc.lb.pick_first.connection_attempts_failed",
+        Unit::Count,
+        "Attempts of a leaf of the policies that failed",
+    ),
+    metric(
+        Kind::Counter,
+        "grpc.lb.pick_first.disconnections",
+        Unit::Count,
+        "Connections that a leaf of the policies has lost",
+    ),
+    metric(
+        Kind::Counter,
+        "grpc.lb.wrr.rr_fallback",
+        Unit::Count,
+        "Updates of the weights that found too few of them, so that endpoints take turns",
+    ),
+    metric(
+        Kind::Counter,
+        "grpc.lb.wrr.endpoint_weight_not_yet_usable",
+        Unit::Count,
+        "Endpoints without a weight yet, at each update",
+    ),
+    metric(
+        Kind::Counter,
+        "grpc.lb.wrr.endpoint_weight_stale",
+        Unit::Count,
+        "Endpoints whose weight has expired, at each update",
+    ),
+    metric(Kind::Histogram, "grpc.lb.wrr.endpoint_weights", Unit::Count, "The endpoints' weights, at each update"),
+    metric(
+        Kind::Counter,
         "grpc.lb.outlier_detection.ejections_enforced",
         Unit::Count,
         "Endpoints taken out because of their failures",
@@ -97,6 +143,7 @@ pub(crate) fn record(target: &str, measurement: &Measurement) {
         Value::Count(count) => metrics::counter!(measurement.metric, labels).increment(count),
         Value::Sample(sample) => metrics::histogram!(measurement.metric, labels).record(sample),
         Value::Level(level) => metrics::gauge!(measurement.metric, labels).set(level),
+        Value::Change(change) => metrics::gauge!(measurement.metric, labels).increment(change),
         other => {
             tracing::debug!(target: "evenkeel::channel", metric = measurement.metric, ?other, "no such kind of metric");
         }

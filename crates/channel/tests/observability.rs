@@ -1,4 +1,4 @@
-//! What a channel tells of its calls: metrics by the names of gRFCs A66 and A96.
+//! What a channel tells of its calls: metrics by the names of gRFCs A66, A94 and A96.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -15,7 +15,7 @@ use evenkeel_channel::{
 };
 use evenkeel_proto::demo::{EchoRequest, echo_client::EchoClient};
 use metrics::Unit;
-use peer::{Peer, Stream};
+use peer::{Peer, Raw, Stream};
 use servers::{Server, request};
 use tonic::{Code, Request};
 
@@ -226,4 +226,60 @@ async fn health_checks_are_no_calls_and_metrics_are_described_with_their_units()
     let units = [STARTED, ATTEMPT, SENT, CALL, DELAY].map(|metric| figures.unit(metric));
     let expected = [Unit::Count, Unit::Seconds, Unit::Bytes, Unit::Seconds, Unit::Seconds];
     assert_eq!(units, expected.map(Some));
+}
+
+/// How many connections to `target` were lost so.
+fn lost(target: &str, how: &str) -> f64 {
+    recorder::installed().total("grpc.subchannel.disconnections", target, &[("grpc.disconnect_error", how)])
+}
+
+fn open_connections(target: &str) -> f64 {
+    recorder::installed().total("grpc.subchannel.open_connections", target, &[])
+}
+
+async fn eventually(condition: impl Fn() -> bool) {
+    let came_true = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), came_true).await.expect("in time");
+}
+
+#[tokio::test]
+async fn a94_connections_are_counted_and_how_they_were_lost() {
+    let (leaving, killed) = (Server::start().await, Server::start().await);
+    let target = servers::target(&[&leaving, &killed]);
+    let measured = Measured::channel(target.clone(), "");
+    ready(&measured.channel, 2).await;
+    assert!((open_connections(&target) - 2.0).abs() < f64::EPSILON);
+
+    leaving.stop().await;
+    eventually(|| lost(&target, "GOAWAY NO_ERROR") > 0.0).await;
+    drop(measured);
+    eventually(|| lost(&target, "subchannel shutdown") > 0.0).await;
+    assert!(open_connections(&target).abs() < f64::EPSILON);
+    let succeeded = recorder::installed().total("grpc.subchannel.connection_attempts_succeeded", &target, &[]);
+    assert!((succeeded - 2.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn a94_a_peer_that_goes_away_in_anger_or_without_a_word_is_told_apart() {
+    let (address, mut connections) = Raw::listen().await;
+    let measured = Measured::channel(address.to_string(), "");
+    let target = &measured.target;
+    measured.channel.connect();
+    let mut angry = connections.recv().await.unwrap();
+    angry.settings(&[]).await;
+    ready(&measured.channel, 1).await;
+    angry.go_away_with(0, 11).await;
+    eventually(|| lost(target, "GOAWAY ENHANCE_YOUR_CALM") > 0.0).await;
+    drop(angry);
+
+    let mut silent = tokio::time::timeout(Duration::from_secs(10), connections.recv()).await.unwrap().unwrap();
+    silent.settings(&[]).await;
+    silent.settings_acknowledged().await;
+    drop(silent);
+    eventually(|| lost(target, "unknown") > 0.0).await;
+    assert!(open_connections(target).abs() < f64::EPSILON);
 }

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::{Context, Event, Policies, Policy, PolicyFactory, Update};
 use crate::{
-    Address, ConfigError, Connectivity, Endpoint, NoChoice, Observer, Pick, PickArgs, Picker, Route, Status,
-    SubchannelId, Time,
+    Address, ConfigError, Connectivity, Endpoint, Measurement, NoChoice, Observer, Pick, PickArgs, Picker, Route,
+    Status, SubchannelId, Time, Value,
 };
 
 /// How long an attempt has the field to itself before the next address is tried too (gRFC A61, after RFC 8305).
@@ -311,13 +311,23 @@ impl Leaf {
         let Some(state) = ctx.state(id) else { return };
         match (&mut self.phase, state.connection) {
             (Phase::Connected(_), Connectivity::Ready) => {}
-            (Phase::Connected(_), _) => self.lost(ctx),
-            (_, Connectivity::Ready) => self.connected(id, ctx),
+            (Phase::Connected(_), _) => {
+                ctx.measure(count("grpc.lb.pick_first.disconnections"));
+                self.lost(ctx);
+            }
+            (_, Connectivity::Ready) => {
+                ctx.measure(count("grpc.lb.pick_first.connection_attempts_succeeded"));
+                self.connected(id, ctx);
+            }
             (Phase::Connecting { failed, .. }, Connectivity::TransientFailure) => {
+                ctx.measure(count("grpc.lb.pick_first.connection_attempts_failed"));
                 failed.insert(id);
                 self.try_next(ctx);
             }
-            (Phase::Failed(_), Connectivity::TransientFailure) => self.give_up(ctx),
+            (Phase::Failed(_), Connectivity::TransientFailure) => {
+                ctx.measure(count("grpc.lb.pick_first.connection_attempts_failed"));
+                self.give_up(ctx);
+            }
             (Phase::Failed(_), Connectivity::Idle) => ctx.connect(id),
             _ => {}
         }
@@ -412,6 +422,11 @@ impl Leaf {
         self.phase = Phase::Idle;
         self.route = None;
     }
+}
+
+/// One more of `metric`: what gRFC A78 counts of subchannels that a leaf has chosen, before A94 counts it of all.
+fn count(metric: &'static str) -> Measurement {
+    Measurement::new(metric, Value::Count(1))
 }
 
 /// Without duplicates, and with IPv6 and IPv4 taking turns from whichever comes first (gRFC A61, after RFC 8305).

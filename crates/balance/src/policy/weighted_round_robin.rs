@@ -140,7 +140,7 @@ fn full_weights(readings: &[Reading], ready: &[Candidate<ReportedWeight>]) -> Ve
 }
 
 fn measure(readings: &[Reading], ctx: &mut Context<'_>) {
-    let mut add = |metric, value| ctx.measure(Measurement { metric, value, labels: Vec::new() });
+    let mut add = |metric, value| ctx.measure(Measurement::new(metric, value));
     let count = |wanted: fn(&Reading) -> bool| readings.iter().filter(|reading| wanted(reading)).count() as u64;
     if count(|reading| matches!(reading, Reading::Weight(_))) < 2 {
         add("grpc.lb.wrr.rr_fallback", Value::Count(1));

@@ -11,6 +11,7 @@ mod graceful_switch;
 mod health;
 mod least_request;
 mod maglev;
+mod measurements;
 mod models;
 mod outlier_detection;
 mod panic_threshold;

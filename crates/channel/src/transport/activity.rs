@@ -11,7 +11,10 @@ use std::{
 use evenkeel_balance::{Time, Traffic};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{goaway::GoawayScan, opened::OpenedScan};
+use super::{
+    goaway::{Goaway, GoawayScan},
+    opened::OpenedScan,
+};
 use crate::clock::Clock;
 
 /// What has passed over a connection and when: the facts from which [`Progress`](evenkeel_balance::Progress) judges.
@@ -27,6 +30,8 @@ pub(super) struct Activity {
     probing: AtomicBool,
     /// The last stream that the peer will process; all of them until it says otherwise.
     last_processed: AtomicU32,
+    /// The error code of the peer's first GOAWAY; above those of 32 bits until there is one.
+    goaway: AtomicU64,
     /// The last stream whose HEADERS have begun to leave.
     last_opened: AtomicU32,
 }
@@ -41,6 +46,7 @@ impl Activity {
             replied_at: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             last_processed: AtomicU32::new(u32::MAX),
+            goaway: AtomicU64::new(u64::MAX),
             last_opened: AtomicU32::new(0),
         }
     }
@@ -90,6 +96,17 @@ impl Activity {
         stream > self.last_processed.load(Relaxed)
     }
 
+    /// The error code with which the peer first said that it is leaving, if it has.
+    pub(super) fn goaway(&self) -> Option<u32> {
+        u32::try_from(self.goaway.load(Relaxed)).ok()
+    }
+
+    fn leaving(&self, goaway: Goaway) {
+        self.last_processed.store(goaway.last, Relaxed);
+        // Only the first one says why (gRFC A94); for a later one this fails.
+        let _ = self.goaway.compare_exchange(u64::MAX, u64::from(goaway.code), Relaxed, Relaxed);
+    }
+
     /// Whether anything of this stream has been written.
     pub(super) fn has_left(&self, stream: u32) -> bool {
         stream <= self.last_opened.load(Relaxed)
@@ -134,9 +151,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            let last = self.scan.scan(&buf.filled()[before..]);
-            if let Some(last) = last {
-                self.activity.last_processed.store(last, Relaxed);
+            let goaway = self.scan.scan(&buf.filled()[before..]);
+            if let Some(goaway) = goaway {
+                self.activity.leaving(goaway);
             }
             self.activity.received();
         }

@@ -1,4 +1,4 @@
-/// Finds GOAWAY frames in the bytes a server sends, and remembers the lowest last-stream id.
+/// Finds GOAWAY frames in the bytes a server sends, and what they say.
 ///
 /// The HTTP/2 library tells a stream *that* there was a GOAWAY, but not whether its own id was above the last one
 /// processed. Only then is it safe to send a call again that may not be idempotent, so it is read off the wire.
@@ -9,8 +9,17 @@ pub(super) struct GoawayScan {
     filled: usize,
     /// Payload bytes still to come.
     left: usize,
-    /// The first four payload bytes of a GOAWAY, as far as they have come.
-    id: Option<(u32, u8)>,
+    /// The first eight payload bytes of a GOAWAY, as far as they have come.
+    said: Option<(u64, u8)>,
+}
+
+/// What a GOAWAY says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Goaway {
+    /// The last stream that the peer will process.
+    pub(super) last: u32,
+    /// Its error code.
+    pub(super) code: u32,
 }
 
 const HEADER: usize = 9;
@@ -18,11 +27,11 @@ const GOAWAY: u8 = 7;
 
 impl GoawayScan {
     pub(super) fn new() -> Self {
-        Self { header: [0; HEADER], filled: 0, left: 0, id: None }
+        Self { header: [0; HEADER], filled: 0, left: 0, said: None }
     }
 
-    /// Takes in the next bytes; returns the last-stream id of the last GOAWAY that is complete in them.
-    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> Option<u32> {
+    /// Takes in the next bytes; returns the last GOAWAY that is complete in them.
+    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> Option<Goaway> {
         let mut found = None;
         while !bytes.is_empty() {
             if self.left == 0 && self.filled < HEADER {
@@ -43,7 +52,7 @@ impl GoawayScan {
         if self.filled == HEADER {
             let [a, b, c, kind, ..] = self.header;
             self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-            self.id = (kind == GOAWAY).then_some((0, 0));
+            self.said = (kind == GOAWAY).then_some((0, 0));
             if self.left == 0 {
                 self.filled = 0;
             }
@@ -51,22 +60,22 @@ impl GoawayScan {
         rest
     }
 
-    fn read_payload(&mut self, payload: &[u8]) -> Option<u32> {
+    fn read_payload(&mut self, payload: &[u8]) -> Option<Goaway> {
         self.left -= payload.len();
         if self.left == 0 {
             self.filled = 0;
         }
-        let (id, seen) = self.id.as_mut()?;
-        for &byte in payload.iter().take(usize::from(4 - *seen)) {
-            *id = *id << 8 | u32::from(byte);
+        let (said, seen) = self.said.as_mut()?;
+        for &byte in payload.iter().take(usize::from(8 - *seen)) {
+            *said = *said << 8 | u64::from(byte);
             *seen += 1;
         }
-        if *seen < 4 {
+        if *seen < 8 {
             return None;
         }
-        let last = *id & 0x7FFF_FFFF;
-        self.id = None;
-        Some(last)
+        let [a, b, c, d, code @ ..] = said.to_be_bytes();
+        self.said = None;
+        Some(Goaway { last: u32::from_be_bytes([a, b, c, d]) & 0x7FFF_FFFF, code: u32::from_be_bytes(code) })
     }
 }
 
@@ -86,15 +95,15 @@ mod tests {
             frame(0, &[7; 300]),
             frame(GOAWAY, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0]),
             frame(6, &[1; 8]),
-            frame(GOAWAY, &[0, 0, 1, 5, 0, 0, 0, 0, b'b', b'y', b'e']),
+            frame(GOAWAY, &[0, 0, 1, 5, 0, 0, 0, 11, b'b', b'y', b'e']),
             frame(0, &[GOAWAY; 20]),
         ]
         .concat();
         for step in 1..bytes.len() {
             let mut scan = GoawayScan::new();
             let found: Vec<_> = bytes.chunks(step).filter_map(|chunk| scan.scan(chunk)).collect();
-            assert_eq!(found.last(), Some(&0x105), "in steps of {step}");
-            assert!(found.len() == 1 || found[0] == 0x7FFF_FFFF);
+            assert_eq!(found.last(), Some(&Goaway { last: 0x105, code: 11 }), "in steps of {step}");
+            assert!(found.len() == 1 || found[0] == Goaway { last: 0x7FFF_FFFF, code: 0 });
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{Address, Load, Progress, ProgressSettings, Verdict};
+use evenkeel_balance::{Address, Load, Loss, Progress, ProgressSettings, Verdict};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 use tokio::{
@@ -384,14 +385,14 @@ impl Drop for Suspicion {
 pub(crate) enum News {
     /// The peer has sent its first frame: it is alive and its settings are known.
     Spoke,
-    /// The peer takes no more calls (GOAWAY); running ones go on.
-    Leaving,
+    /// The peer takes no more calls (GOAWAY, as a rule); running ones go on.
+    Leaving(Loss),
     /// Calls are outstanding and the peer is silent.
     Stalled(String),
     /// A silent peer has spoken.
     Recovered,
     /// It is over, and why.
-    Closed(String),
+    Closed(String, Loss),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
@@ -411,9 +412,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
         if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
             self.shared.close();
+            let loss = self.loss(result.as_ref().err());
             let why =
                 result.err().map_or_else(|| "the peer closed the connection".to_owned(), |error| root_cause(&error));
-            return Poll::Ready(News::Closed(why));
+            return Poll::Ready(News::Closed(why, loss));
         }
         self.note_limit();
         if !self.has_spoken && self.shared.activity.has_received() {
@@ -423,12 +425,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if self.is_leaving(cx) {
             self.send = None;
             self.shared.close();
-            return Poll::Ready(News::Leaving);
+            return Poll::Ready(News::Leaving(self.loss(None)));
         }
         if self.ping_under_way && self.ping_pong.poll_pong(cx).is_ready() {
             self.ping_under_way = false;
         }
         self.poll_progress(cx)
+    }
+
+    /// How the connection was lost that ended so: its first reason counts (gRFC A94).
+    fn loss(&self, error: Option<&h2::Error>) -> Loss {
+        if let Some(code) = self.shared.activity.goaway() {
+            return Loss::GoAway(code);
+        }
+        match error.and_then(h2::Error::get_io).map(io::Error::kind) {
+            None => Loss::Unknown,
+            Some(io::ErrorKind::ConnectionReset) => Loss::Reset,
+            Some(io::ErrorKind::TimedOut) => Loss::TimedOut,
+            Some(io::ErrorKind::ConnectionAborted) => Loss::Aborted,
+            Some(_) => Loss::Socket,
+        }
     }
 
     /// Calls that wait for a stream to end would otherwise not hear that the peer now allows more of them.
@@ -464,7 +480,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 Verdict::Dead => {
                     self.shared.close();
                     self.send = None;
-                    return Poll::Ready(News::Closed("no byte came while calls were outstanding".to_owned()));
+                    let why = "no byte came while calls were outstanding".to_owned();
+                    return Poll::Ready(News::Closed(why, Loss::TimedOut));
                 }
             }
             let Some(at) = self.progress.next_timeout(&traffic) else { return Poll::Pending };
@@ -532,7 +549,7 @@ mod tests {
             read = far.read_exact(&mut read) => drop(read.unwrap()),
         }
         drop(far);
-        assert!(matches!(line.next().await, News::Closed(_)));
+        assert!(matches!(line.next().await, News::Closed(..)));
         let first = poll_fn(|cx| first.poll_head(cx)).await.unwrap_err();
         assert!(matches!(first, StreamError::Broken(_)), "{first:?}");
         assert_eq!(poll_fn(|cx| second.poll_head(cx)).await.unwrap_err(), StreamError::NotSent);

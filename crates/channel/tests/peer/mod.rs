@@ -125,7 +125,11 @@ impl Raw {
     }
 
     pub(crate) async fn go_away(&mut self, last: u32) {
-        self.write(GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &[0; 4]].concat()).await;
+        self.go_away_with(last, 0).await;
+    }
+
+    pub(crate) async fn go_away_with(&mut self, last: u32, code: u32) {
+        self.write(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()).await;
     }
 
     /// The stream of the next call.
