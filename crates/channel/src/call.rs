@@ -28,7 +28,7 @@ use crate::{
     request::{Cursor, SendError, Source},
     shared::Core,
     snapshot::Snapshot,
-    transport::{Connection, Incoming, Outgoing, Purpose, StreamError},
+    transport::{Connection, Incoming, Outgoing, Permit, Purpose, StreamError},
     wire_status,
 };
 
@@ -409,23 +409,64 @@ where
         pick
     }
 
+    /// The right to open a stream on one of a subchannel's connections. Waits in line while the server's
+    /// `MAX_CONCURRENT_STREAMS` are in use.
+    async fn permit(&self, mut connection: Arc<Connection>, id: SubchannelId) -> Result<Permitted, StreamError> {
+        if connection.queue().is_empty()
+            && let Some(permit) = connection.try_permit(Purpose::Call)?
+        {
+            return Ok((connection, permit));
+        }
+        let line = Arc::clone(&connection);
+        let place = line.queue().arrive(self.overrides.priority.0);
+        loop {
+            if self.core.snapshot().config.max_connections.is_some_and(|most| most > 1) {
+                self.core.saturated(id);
+            }
+            let turn = line.queue().wait(place);
+            // One may have ended while there was nobody in line. Whose turn comes in order is as good as another's.
+            if line.queue().is_first(place)
+                && let Some(permit) = connection.try_permit(Purpose::Call)?
+            {
+                return Ok((connection, permit));
+            }
+            turn.await;
+            connection = self.core.snapshot().connection(id).ok_or(StreamError::NotSent)?;
+            if let Some(permit) = connection.try_permit(Purpose::Call)? {
+                return Ok((connection, permit));
+            }
+        }
+    }
+
     async fn try_on(&self, place: Place, previous: u32) -> Result<Tried, Status> {
         let Place { call, connection, throttle, at, .. } = place;
-        let peer = connection.peer();
+        let (id, peer) = (call.subchannel(), connection.peer().clone());
         *lock(&self.peer) = Some(peer.clone());
         let span = tracing::debug_span!(
             target: "evenkeel::call", "attempt", endpoint = %peer, previous, status = tracing::field::Empty
         );
         let method = Arc::clone(&self.record().method);
         let placed = Placed::new(self.core.clock, method, call, throttle, at, span.clone());
-        inside(&span, pin!(self.send(placed, &connection, previous))).await
+        inside(&span, pin!(self.send(placed, id, connection, previous))).await
     }
 
     /// Sends the request until the response's head is there.
-    async fn send(&self, mut placed: Placed, connection: &Connection, previous: u32) -> Result<Tried, Status> {
+    async fn send(
+        &self,
+        mut placed: Placed,
+        id: SubchannelId,
+        connection: Arc<Connection>,
+        previous: u32,
+    ) -> Result<Tried, Status> {
         let is_empty = self.source().is_empty();
-        let opened = connection.open(self.attempt_head(previous), is_empty, Purpose::Call).await;
-        let (mut outgoing, mut incoming) = match opened {
+        let (connection, permit) = match self.permit(connection, id).await {
+            Ok(permitted) => permitted,
+            Err(error) => {
+                placed.withdraw();
+                return Ok(Tried::Unprocessed(error));
+            }
+        };
+        let (mut outgoing, mut incoming) = match connection.start(permit, self.attempt_head(previous), is_empty).await {
             Ok(halves) => halves,
             Err(error) => {
                 placed.withdraw();
@@ -558,6 +599,7 @@ where
     }
 }
 
+type Permitted = (Arc<Connection>, Permit);
 type AttemptResult = Result<Attempt, Status>;
 type Hedge<'a> = Pin<Box<dyn Future<Output = AttemptResult> + Send + 'a>>;
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 use crate::{
     clock::Clock,
     message::Message,
-    transport::{self, Connection, Dialer, Line, News, Stream},
+    transport::{self, Connection, Dialer, Line, News, Stream, StreamQueue},
 };
 
 /// What a connection's task works with.
@@ -19,6 +19,7 @@ pub(crate) struct Task {
     pub(crate) progress: ProgressSettings,
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) load: Arc<Load>,
+    pub(crate) queue: Arc<StreamQueue>,
     /// Weak, so that a channel that nobody uses ends even while its connections live.
     pub(crate) driver: WeakUnboundedSender<Message>,
 }
@@ -37,9 +38,8 @@ impl Task {
             let refused = |why| Input::Refused(self.id, Status::unavailable(why));
             if error.refused { refused(error.to_string()) } else { failed(error.to_string()) }
         })?;
-        transport::handshake(stream, self.address.clone(), self.clock, self.progress, Arc::clone(&self.load))
-            .await
-            .map_err(failed)
+        let (load, queue) = (Arc::clone(&self.load), Arc::clone(&self.queue));
+        transport::handshake(stream, self.address.clone(), self.clock, self.progress, load, queue).await.map_err(failed)
     }
 
     async fn work(&self, connection: Arc<Connection>, mut line: Line<Stream>) {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
     Action, Address, Balancer, ConnectionId, Decision, Entropy, HealthCheck, Input, LbConfig, Load, ProgressSettings,
-    RetryThrottle, ServiceConfig, Status, UnknownService, Update, What,
+    RetryThrottle, ServiceConfig, Status, SubchannelId, UnknownService, Update, What,
 };
 use evenkeel_naming::{Outcome, Resolver, Resolving};
 use tokio::{
@@ -27,7 +27,7 @@ use crate::{
     report::Report,
     shared::Shared,
     snapshot::{Connections, Snapshot},
-    transport::Dialer,
+    transport::{Connection, Dialer, StreamQueue},
 };
 
 /// What a channel's owner has settled before it starts.
@@ -63,6 +63,10 @@ pub(crate) struct State {
     connections: Connections,
     /// Whether the newest snapshot is out of date.
     stale: bool,
+    /// Connections that the newest snapshot does not have yet.
+    opened: Vec<Arc<Connection>>,
+    /// Where calls wait for streams, by subchannel.
+    queues: BTreeMap<usize, (SubchannelId, Arc<StreamQueue>)>,
     decisions: DecisionLog,
     attempts: BTreeMap<ConnectionId, AbortHandle>,
     watches: BTreeMap<ConnectionId, AbortHandle>,
@@ -81,6 +85,8 @@ impl State {
             version: 0,
             connections: Connections::default(),
             stale: false,
+            opened: Vec::new(),
+            queues: BTreeMap::new(),
             decisions: DecisionLog::default(),
             attempts: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -92,7 +98,7 @@ impl State {
 impl Driver {
     /// Runs until nobody holds the channel.
     pub(crate) async fn run(mut self) {
-        self.check_health();
+        self.configure_connections();
         loop {
             let deadline = self.balancer.next_timeout().map(|at| self.shared.clock.instant(at));
             tokio::select! {
@@ -125,7 +131,8 @@ impl Driver {
                     return connection.close();
                 }
                 let load = self.balancer.load(id.subchannel).unwrap_or_default();
-                self.state.connections.insert(id, connection, load);
+                self.state.connections.insert(id, Arc::clone(&connection), load);
+                self.state.opened.push(connection);
                 self.state.stale = true;
                 Input::Connected(id)
             }
@@ -188,7 +195,7 @@ impl Driver {
                 }
                 self.state.config = Arc::new(config);
                 self.state.config_error = None;
-                self.check_health();
+                self.configure_connections();
             }
             Err(error) => self.refuse_config(&error),
         }
@@ -199,7 +206,9 @@ impl Driver {
         self.state.config_error = Some(error.to_string());
     }
 
-    fn check_health(&mut self) {
+    /// Has the core keep to what the service config in force says of connections.
+    fn configure_connections(&mut self) {
+        self.balancer.set_max_connections(self.state.config.max_connections.unwrap_or(1));
         let configured = self.state.config.health_check.clone();
         let strict = |service| HealthCheck { service, unknown: UnknownService::IsUnhealthy };
         let check = self.settings.health_check.clone().or_else(|| configured.map(strict));
@@ -237,6 +246,7 @@ impl Driver {
     }
 
     fn connect(&mut self, id: ConnectionId, address: Address, load: Arc<Load>) {
+        let queue = self.queue(id.subchannel);
         let task = connection::Task {
             id,
             address,
@@ -245,8 +255,18 @@ impl Driver {
             dialer: Arc::clone(&self.settings.dialer),
             load,
             driver: self.sender.clone(),
+            queue,
         };
         self.state.attempts.insert(id, tokio::spawn(task.run()).abort_handle());
+    }
+
+    /// The line of a subchannel, which all of its connections share.
+    fn queue(&mut self, id: SubchannelId) -> Arc<StreamQueue> {
+        let entry = self.state.queues.entry(id.slot()).or_insert_with(|| (id, Arc::default()));
+        if entry.0 != id {
+            *entry = (id, Arc::default());
+        }
+        Arc::clone(&entry.1)
     }
 
     fn close(&mut self, id: ConnectionId) {
@@ -271,7 +291,7 @@ impl Driver {
     }
 
     fn watch_health(&mut self, id: ConnectionId, service: String) {
-        let Some(connection) = self.state.connections.get(id.subchannel) else { return };
+        let Some(connection) = self.state.connections.find(id) else { return };
         let origin = self.shared.origin();
         let watch = health_watch::run(id, Arc::clone(connection), origin, service, self.sender.clone());
         let replaced = self.state.watches.insert(id, tokio::spawn(watch).abort_handle());
@@ -281,7 +301,7 @@ impl Driver {
     }
 
     fn watch_load(&mut self, id: ConnectionId, interval: Duration) {
-        let Some(connection) = self.state.connections.get(id.subchannel) else { return };
+        let Some(connection) = self.state.connections.find(id) else { return };
         let watch = LoadWatch {
             id,
             connection: Arc::clone(connection),
@@ -306,6 +326,10 @@ impl Driver {
             state.throttle.clone(),
             state.connections.clone(),
         ));
+        // Calls that wait for streams look again now that there are more.
+        for connection in std::mem::take(&mut self.state.opened) {
+            connection.queue().call_all();
+        }
     }
 
     /// What there is to report now.

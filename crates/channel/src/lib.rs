@@ -41,7 +41,7 @@ pub use builder::{BuildError, Builder};
 pub use cascade::{DeadlineBody, DeadlineFuture, DeadlineLayer, WithDeadline};
 pub use channel::Channel;
 pub use explain::Explanation;
-pub use overrides::{HashKey, PinnedTo, WaitForReady};
+pub use overrides::{CallPriority, HashKey, PinnedTo, WaitForReady};
 pub use report::Report;
 pub use request::ReplayLimits;
 #[cfg(feature = "tls")]

@@ -38,12 +38,18 @@ impl HashKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinnedTo(pub Address);
 
+/// How urgent one call is among those that wait for a stream, where a server allows no more at a time
+/// (`MAX_CONCURRENT_STREAMS`): higher ones go first. Put it into the request's extensions. Default 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallPriority(pub i8);
+
 /// The overrides of one call.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
     pub(crate) wait_for_ready: Option<bool>,
     pub(crate) hash_key: Option<HashKey>,
     pub(crate) pinned: Option<PinnedTo>,
+    pub(crate) priority: CallPriority,
 }
 
 impl Overrides {
@@ -55,6 +61,7 @@ impl Overrides {
             wait_for_ready: extensions.get::<WaitForReady>().map(|wait| wait.0),
             hash_key: extensions.get::<HashKey>().cloned(),
             pinned: extensions.get::<PinnedTo>().cloned(),
+            priority: extensions.get::<CallPriority>().copied().unwrap_or_default(),
         }
     }
 

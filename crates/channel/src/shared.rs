@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use evenkeel_balance::{Input, Status};
+use evenkeel_balance::{Input, Status, SubchannelId};
 use http::{Uri, header, request, uri};
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
@@ -51,6 +51,12 @@ impl Core {
     pub(crate) fn exit_idle(&self) {
         // Fails only where the runtime is shutting down, which ends the caller too.
         let _ = self.driver.send(Message::Input(Input::ExitIdle));
+    }
+
+    /// Has the driver make another connection to a subchannel whose streams are all in use, if it may.
+    pub(crate) fn saturated(&self, id: SubchannelId) {
+        // As above.
+        let _ = self.driver.send(Message::Input(Input::Saturated(id)));
     }
 }
 

@@ -37,9 +37,11 @@ impl Snapshot {
     /// Places a call on the endpoint at `address`, whatever the policy says. It takes time in proportion to the number
     /// of endpoints.
     pub(crate) fn pinned(&self, address: &Address) -> Pick {
-        let found = self.connections.iter().find(|live| live.connection.peer() == address);
-        match found.filter(|live| !live.connection.is_closed()) {
-            Some(live) => Pick::Call(Arc::new(Route::new(live.id.subchannel, Arc::clone(&live.load), None)).call()),
+        let found = self.connections.iter().find(|live| live.first.connection.peer() == address);
+        match found.filter(|live| live.usable().is_some()) {
+            Some(live) => {
+                Pick::Call(Arc::new(Route::new(live.first.id.subchannel, Arc::clone(&live.load), None)).call())
+            }
             None if self.update.connectivity == Connectivity::Idle => Pick::Idle,
             None if self.update.connectivity == Connectivity::Connecting => Pick::Queue,
             None => {
@@ -48,9 +50,9 @@ impl Snapshot {
         }
     }
 
-    /// The connection of a subchannel, if it still takes calls.
+    /// The connection of a subchannel on which the next call goes, if one still takes calls: the oldest with room.
     pub(crate) fn connection(&self, id: SubchannelId) -> Option<Arc<Connection>> {
-        self.connections.get(id).filter(|connection| !connection.is_closed()).map(Arc::clone)
+        self.connections.get(id)?.usable().map(Arc::clone)
     }
 }
 
@@ -60,13 +62,33 @@ pub(crate) struct Connections {
     slots: Vec<Option<Live>>,
 }
 
-/// A live connection.
+/// The live connections of one subchannel.
 #[derive(Clone, Debug)]
 struct Live {
+    first: Open,
+    /// Those that were made because the ones before them were full (gRFC A105), the oldest first.
+    further: Vec<Open>,
+    /// What the subchannel carries.
+    load: Arc<Load>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
     id: ConnectionId,
     connection: Arc<Connection>,
-    /// What its subchannel carries.
-    load: Arc<Load>,
+}
+
+impl Live {
+    fn usable(&self) -> Option<&Arc<Connection>> {
+        let first = &self.first.connection;
+        if self.further.is_empty() {
+            return Some(first).filter(|first| !first.is_closed());
+        }
+        let open = || std::iter::once(&self.first).chain(&self.further).map(|open| &open.connection);
+        let mut open = open().filter(|connection| !connection.is_closed());
+        let oldest = open.next()?;
+        if oldest.has_room() { Some(oldest) } else { open.find(|connection| connection.has_room()).or(Some(oldest)) }
+    }
 }
 
 impl Connections {
@@ -75,18 +97,40 @@ impl Connections {
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, None);
         }
-        self.slots[slot] = Some(Live { id, connection, load });
+        let open = Open { id, connection };
+        match &mut self.slots[slot] {
+            Some(live) if live.first.id.subchannel == id.subchannel => live.further.push(open),
+            vacant => *vacant = Some(Live { first: open, further: Vec::new(), load }),
+        }
     }
 
-    /// Takes out this very connection; one that has replaced it stays.
+    /// Takes out this very connection; others stay.
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Arc<Connection>> {
         let slot = self.slots.get_mut(id.subchannel.slot())?;
-        slot.take_if(|live| live.id == id).map(|live| live.connection)
+        let live = slot.as_mut()?;
+        if let Some(place) = live.further.iter().position(|open| open.id == id) {
+            return Some(live.further.remove(place).connection);
+        }
+        if live.first.id != id {
+            return None;
+        }
+        if live.further.is_empty() {
+            return slot.take().map(|live| live.first.connection);
+        }
+        let next = live.further.remove(0);
+        Some(std::mem::replace(&mut live.first, next).connection)
     }
 
-    pub(crate) fn get(&self, subchannel: SubchannelId) -> Option<&Arc<Connection>> {
+    /// This very connection.
+    pub(crate) fn find(&self, id: ConnectionId) -> Option<&Arc<Connection>> {
+        let live = self.get(id.subchannel)?;
+        let mut open = std::iter::once(&live.first).chain(&live.further);
+        open.find(|open| open.id == id).map(|open| &open.connection)
+    }
+
+    fn get(&self, subchannel: SubchannelId) -> Option<&Live> {
         let live = self.slots.get(subchannel.slot())?.as_ref()?;
-        (live.id.subchannel == subchannel).then_some(&live.connection)
+        (live.first.id.subchannel == subchannel).then_some(live)
     }
 
     fn iter(&self) -> impl Iterator<Item = &Live> {

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    StreamError,
+    StreamError, StreamQueue,
     activity::{Activity, Noted},
 };
 use crate::clock::Clock;
@@ -51,6 +51,7 @@ pub(crate) async fn handshake<S>(
     clock: Clock,
     settings: ProgressSettings,
     load: Arc<Load>,
+    queue: Arc<StreamQueue>,
 ) -> Result<(Connection, Line<S>), String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -73,7 +74,7 @@ where
         activity,
         open: AtomicUsize::new(0),
         limit: AtomicUsize::new(send.current_max_send_streams()),
-        freed: Notify::new(),
+        queue,
         closed: AtomicBool::new(false),
         hang_up: Notify::new(),
     });
@@ -107,8 +108,8 @@ struct Shared {
     open: AtomicUsize,
     /// How many the peer allows, as last seen.
     limit: AtomicUsize,
-    /// Signals each stream that ends.
-    freed: Notify,
+    /// The calls that wait for a stream, here or on another connection of the subchannel.
+    queue: Arc<StreamQueue>,
     /// Takes no more streams: it broke, or the peer is leaving.
     closed: AtomicBool,
     /// Asks the line to end once its streams have.
@@ -125,17 +126,31 @@ pub(crate) enum Purpose {
 }
 
 impl Connection {
-    /// Opens a stream. Waits while the peer's `MAX_CONCURRENT_STREAMS` are in use.
+    /// Opens a stream of the channel's own. Waits, before all calls, while the peer's `MAX_CONCURRENT_STREAMS` are in use.
     pub(crate) async fn open(
         &self,
         head: Request<()>,
         ends: bool,
         purpose: Purpose,
     ) -> Result<(Outgoing, Incoming), StreamError> {
-        let permit = match self.try_permit(purpose)? {
-            Some(permit) => permit,
-            None => self.permit(purpose).await?,
-        };
+        let place = self.queue().arrive(i8::MAX);
+        loop {
+            let turn = self.queue().wait(place);
+            if let Some(permit) = self.try_permit(purpose)? {
+                drop(turn);
+                return self.start(permit, head, ends).await;
+            }
+            turn.await;
+        }
+    }
+
+    /// Opens the stream that `permit` is for.
+    pub(crate) async fn start(
+        &self,
+        permit: Permit,
+        head: Request<()>,
+        ends: bool,
+    ) -> Result<(Outgoing, Incoming), StreamError> {
         let mut send = self.send.clone();
         let (response, stream) = match send.send_request(head, ends) {
             Ok(opened) => opened,
@@ -152,21 +167,18 @@ impl Connection {
         ))
     }
 
-    /// Waits for a stream to end.
-    async fn permit(&self, purpose: Purpose) -> Result<Permit, StreamError> {
-        loop {
-            let freed = self.shared.freed.notified();
-            let mut freed = std::pin::pin!(freed);
-            freed.as_mut().enable();
-            if let Some(permit) = self.try_permit(purpose)? {
-                return Ok(permit);
-            }
-            freed.await;
-        }
+    /// The line for its streams.
+    pub(crate) fn queue(&self) -> &StreamQueue {
+        &self.shared.queue
+    }
+
+    /// Whether there is room for a stream at this moment.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.open.load(Ordering::Acquire) < self.stream_limit()
     }
 
     /// The right to open a stream, if there is room for one.
-    fn try_permit(&self, purpose: Purpose) -> Result<Option<Permit>, StreamError> {
+    pub(crate) fn try_permit(&self, purpose: Purpose) -> Result<Option<Permit>, StreamError> {
         if self.is_closed() {
             return Err(StreamError::NotSent);
         }
@@ -206,13 +218,13 @@ impl Connection {
 impl Shared {
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.freed.notify_waiters();
+        self.queue.call_all();
     }
 }
 
 /// The right to one open stream.
 #[derive(Debug)]
-struct Permit {
+pub(crate) struct Permit {
     shared: Arc<Shared>,
     purpose: Purpose,
 }
@@ -223,7 +235,7 @@ impl Drop for Permit {
             self.shared.activity.ended();
         }
         self.shared.open.fetch_sub(1, Ordering::AcqRel);
-        self.shared.freed.notify_one();
+        self.shared.queue.call_next();
     }
 }
 
@@ -452,7 +464,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let Some(send) = &self.send else { return };
         let limit = send.current_max_send_streams();
         if limit > self.shared.limit.swap(limit, Ordering::AcqRel) {
-            self.shared.freed.notify_waiters();
+            self.shared.queue.call_all();
         }
     }
 
@@ -534,7 +546,9 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1_024);
         let address = Address::Unix("/peer".into());
         let (connection, mut line) =
-            handshake(near, address, Clock::start(), ProgressSettings::default(), Arc::default()).await.unwrap();
+            handshake(near, address, Clock::start(), ProgressSettings::default(), Arc::default(), Arc::default())
+                .await
+                .unwrap();
         far.write_all(&EMPTY_SETTINGS).await.unwrap();
         assert_eq!(line.next().await, News::Spoke);
 

@@ -9,7 +9,9 @@ mod error;
 mod goaway;
 mod h2;
 mod opened;
+mod queue;
 
-pub(crate) use self::h2::{Connection, Incoming, Line, News, Outgoing, Purpose, handshake};
+pub(crate) use self::h2::{Connection, Incoming, Line, News, Outgoing, Permit, Purpose, handshake};
 pub(crate) use dial::{Dialer, Stream};
 pub(crate) use error::StreamError;
+pub(crate) use queue::StreamQueue;

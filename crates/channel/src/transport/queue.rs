@@ -30,8 +30,8 @@ struct Line {
     arrivals: u64,
 }
 
-/// Priority, then the order of arrival.
-type Place = (Reverse<i8>, u64);
+/// Where a call stands in line: by priority, then by the order of arrival.
+pub(crate) type Place = (Reverse<i8>, u64);
 
 impl StreamQueue {
     /// Whether nobody waits.
@@ -39,12 +39,22 @@ impl StreamQueue {
         self.length.load(SeqCst) == 0
     }
 
-    /// Gets in line. Look for a stream once more before you wait: one may have ended in between.
-    pub(crate) fn wait(&self, priority: i8) -> Turn<'_> {
-        let (sender, called) = oneshot::channel();
+    /// A place in line for one that comes now.
+    pub(crate) fn arrive(&self, priority: i8) -> Place {
         let mut line = self.line();
         line.arrivals += 1;
-        let place = (Reverse(priority), line.arrivals);
+        (Reverse(priority), line.arrivals)
+    }
+
+    /// Whether nobody is before `place`.
+    pub(crate) fn is_first(&self, place: Place) -> bool {
+        self.line().waiting.first_key_value().is_none_or(|(first, _)| *first >= place)
+    }
+
+    /// Gets in line. Look for a stream once more before you wait: one may have ended in between.
+    pub(crate) fn wait(&self, place: Place) -> Turn<'_> {
+        let (sender, called) = oneshot::channel();
+        let mut line = self.line();
         line.waiting.insert(place, sender);
         self.length.store(line.waiting.len(), SeqCst);
         Turn { queue: self, place, called, is_over: false }
@@ -125,7 +135,8 @@ mod tests {
     #[tokio::test]
     async fn the_urgent_go_first_and_of_equals_the_first() {
         let queue = StreamQueue::default();
-        let (mut first, mut second, mut urgent) = (queue.wait(0), queue.wait(0), queue.wait(1));
+        let (mut first, mut second, mut urgent) =
+            (queue.wait(queue.arrive(0)), queue.wait(queue.arrive(0)), queue.wait(queue.arrive(1)));
         queue.call_next();
         assert!(is_called(&mut urgent).await && !is_called(&mut first).await);
         queue.call_next();
@@ -138,13 +149,14 @@ mod tests {
     #[tokio::test]
     async fn a_turn_that_is_not_used_goes_to_the_next() {
         let queue = StreamQueue::default();
-        let (first, second, mut third) = (queue.wait(0), queue.wait(0), queue.wait(0));
+        let (first, second, mut third) =
+            (queue.wait(queue.arrive(0)), queue.wait(queue.arrive(0)), queue.wait(queue.arrive(0)));
         drop(second);
         queue.call_next();
         assert!(!is_called(&mut third).await);
         drop(first);
         assert!(is_called(&mut third).await && queue.is_empty());
-        let (mut one, mut other) = (queue.wait(0), queue.wait(0));
+        let (mut one, mut other) = (queue.wait(queue.arrive(0)), queue.wait(queue.arrive(0)));
         queue.call_all();
         assert!(is_called(&mut one).await && is_called(&mut other).await && queue.is_empty());
     }
