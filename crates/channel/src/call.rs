@@ -644,7 +644,8 @@ fn request_status(end: Result<(), SendError>) -> Result<(), Status> {
 
 /// A response's head commits the call, unless it is the whole response and a failure that may be retried.
 fn judge(answer: Answer) -> Attempt {
-    let code = wire_status::code(answer.head.headers()).filter(|_| answer.incoming.is_end());
+    let is_whole = answer.incoming.is_end();
+    let code = if is_whole { wire_status::code(answer.head.headers()) } else { None };
     match code {
         Some(code) if code != Code::Ok => {
             let pushback = Pushback::parse(answer.head.headers().get(&PUSHBACK).map(HeaderValue::as_bytes));

@@ -37,6 +37,8 @@ use crate::{
 /// # Ok(()) }
 /// ```
 ///
+/// A request's body has to be [`Unpin`], as those of generated clients are; any other is once it is boxed.
+///
 /// A call never fails with an error of the transport: whatever goes wrong reaches the caller as a gRPC status.
 #[derive(Clone)]
 pub struct Channel {
