@@ -121,6 +121,8 @@ pub struct SubchannelReport {
     pub id: SubchannelId,
     /// Where it leads.
     pub address: Address,
+    /// Since when the address is known.
+    pub created: Time,
     /// Its state, since when and why.
     pub state: SubchannelState,
     /// What it carries.
@@ -267,14 +269,7 @@ impl Balancer {
 
     /// Every subchannel, by address: which is out, why, and since when.
     pub fn subchannels(&self) -> Vec<SubchannelReport> {
-        let all = self.subchannels.all();
-        all.map(|(id, address, state, load)| SubchannelReport {
-            id,
-            address: address.clone(),
-            state,
-            load: Arc::clone(load),
-        })
-        .collect()
+        self.subchannels.reports().collect()
     }
 
     /// The update of a channel that has not been used: calls queue, and the first one wakes it.

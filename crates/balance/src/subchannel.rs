@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Loss, Measurement, Status,
-    Time,
+    SubchannelReport, Time,
     deadlines::Deadlines,
     decision::What,
     further::{Further, FurtherEnd},
@@ -652,11 +652,14 @@ impl Subchannels {
         self.get(id).map(|subchannel| &subchannel.address)
     }
 
-    /// Every subchannel with its address, in the order of the addresses.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (SubchannelId, &Address, SubchannelState, &Arc<Load>)> {
-        self.by_address.iter().filter_map(|(address, &id)| {
-            let subchannel = self.get(id)?;
-            Some((id, address, subchannel.state(), &subchannel.load))
+    /// Every subchannel, in the order of the addresses.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = SubchannelReport> {
+        self.live().map(|(id, subchannel)| SubchannelReport {
+            id,
+            address: subchannel.address.clone(),
+            created: subchannel.created,
+            state: subchannel.state(),
+            load: Arc::clone(&subchannel.load),
         })
     }
 
@@ -728,6 +731,8 @@ struct Subchannel {
     further: Further,
     /// Failed attempts since the last useful connection.
     failures: u32,
+    /// Since when the address is known.
+    created: Time,
     /// When the last connection that carried calls was lost.
     lost_at: Option<Time>,
     state: State,
@@ -792,6 +797,7 @@ impl Subchannel {
             attempts: 0,
             further: Further::default(),
             failures: 0,
+            created: now,
             lost_at: None,
             state: State::Idle,
             since: now,

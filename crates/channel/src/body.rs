@@ -42,7 +42,7 @@ struct Stream {
 
 impl ResponseBody {
     pub(crate) fn new(
-        incoming: Incoming,
+        mut incoming: Incoming,
         mut following: Following,
         head: &HeaderMap,
         limit: Option<u64>,

@@ -150,7 +150,7 @@ where
         let span = tracing::debug_span!(
             target: "evenkeel::call", "call", method = path, target = core.target, status = tracing::field::Empty
         );
-        let record = Record::new(core.clock, core.methods.get(path), span.clone());
+        let record = Record::new(core.clock, core.methods.get(path), core.lanes.mine(), span.clone());
         let asked = deadline::timeout(&head.headers);
         let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = [asked, set.timeout, left].into_iter().flatten().min();
@@ -643,7 +643,7 @@ fn request_status(end: Result<(), SendError>) -> Result<(), Status> {
 }
 
 /// A response's head commits the call, unless it is the whole response and a failure that may be retried.
-fn judge(answer: Answer) -> Attempt {
+fn judge(mut answer: Answer) -> Attempt {
     let is_whole = answer.incoming.is_end();
     let code = if is_whole { wire_status::code(answer.head.headers()) } else { None };
     match code {

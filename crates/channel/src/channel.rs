@@ -2,8 +2,9 @@ use std::{
     convert::Infallible,
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use crate::{
     message::Message,
     report::Report,
     shared::Core,
+    socket::SocketReport,
+    tally::CallCounts,
 };
 
 /// A gRPC channel: calls made on it are spread over the healthy endpoints of its target.
@@ -96,9 +99,53 @@ impl Channel {
         answer.await.ok()
     }
 
+    /// How many calls were made on the channel and its clones.
+    pub fn calls(&self) -> CallCounts {
+        self.core.methods.calls()
+    }
+
+    /// The connections that take calls now, by subchannel.
+    pub fn sockets(&self) -> Vec<SocketReport> {
+        self.core.snapshot().sockets()
+    }
+
     /// The present moment on the clock that reports count on.
     pub fn now(&self) -> Time {
         self.core.clock.now()
+    }
+
+    /// A moment on that clock by the wall clock: [`Time::ZERO`] is when the channel was made.
+    pub fn wall_clock(&self, time: Time) -> SystemTime {
+        self.core.clock.wall(time)
+    }
+
+    /// A handle that does not keep the channel alive.
+    pub fn downgrade(&self) -> WeakChannel {
+        WeakChannel { core: Arc::downgrade(&self.core) }
+    }
+}
+
+/// A handle to a [`Channel`] that does not keep it alive, as an observer wants it.
+#[derive(Clone)]
+pub struct WeakChannel {
+    core: Weak<Core>,
+}
+
+impl WeakChannel {
+    /// The channel, while somebody holds it.
+    pub fn upgrade(&self) -> Option<Channel> {
+        self.core.upgrade().map(|core| Channel { core })
+    }
+
+    /// Whether this is a handle to `channel` or, what is the same, to a clone of it.
+    pub fn is_of(&self, channel: &Channel) -> bool {
+        std::ptr::eq(self.core.as_ptr(), Arc::as_ptr(&channel.core))
+    }
+}
+
+impl fmt::Debug for WeakChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakChannel").field("channel", &self.upgrade()).finish()
     }
 }
 

@@ -34,12 +34,12 @@ impl Task {
 
     async fn open(&self) -> Result<(Connection, Line<Stream>), Input> {
         let failed = |why: String| Input::Disconnected(self.id, Status::unavailable(why));
-        let stream = self.dialer.dial(&self.address).await.map_err(|error| {
+        let (stream, ends) = self.dialer.dial(&self.address).await.map_err(|error| {
             let refused = |why| Input::Refused(self.id, Status::unavailable(why));
             if error.refused { refused(error.to_string()) } else { failed(error.to_string()) }
         })?;
         let (load, queue) = (Arc::clone(&self.load), Arc::clone(&self.queue));
-        transport::handshake(stream, self.address.clone(), self.clock, self.progress, load, queue).await.map_err(failed)
+        transport::handshake(stream, ends, self.clock, self.progress, load, queue).await.map_err(failed)
     }
 
     async fn work(&self, connection: Arc<Connection>, mut line: Line<Stream>) {

@@ -40,6 +40,8 @@ pub(crate) fn explain(error: &StreamError, peer: &impl fmt::Display, deadline: O
 pub(crate) struct Record {
     clock: Clock,
     pub(crate) method: Arc<Method>,
+    /// Of the thread that began it: there it is counted.
+    lane: usize,
     pub(crate) started: Time,
     pub(crate) repeats: Repeats,
     span: Span,
@@ -47,9 +49,10 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(clock: Clock, method: Arc<Method>, span: Span) -> Self {
+    pub(crate) fn new(clock: Clock, method: Arc<Method>, lane: usize, span: Span) -> Self {
         let started = clock.now();
-        Self { clock, method, started, repeats: Repeats::default(), span, has_ended: false }
+        method.call_started(lane, started);
+        Self { clock, method, lane, started, repeats: Repeats::default(), span, has_ended: false }
     }
 
     pub(crate) fn finish(mut self, code: Code, now: Time) {
@@ -59,7 +62,7 @@ impl Record {
     fn end(&mut self, code: Code, now: Time) {
         if !std::mem::replace(&mut self.has_ended, true) {
             self.span.record("status", code.name());
-            self.method.call_ended(code, now.since(self.started), &self.repeats);
+            self.method.call_ended(self.lane, code, now.since(self.started), &self.repeats);
         }
     }
 }

@@ -31,6 +31,8 @@ mod request;
 mod server_stream;
 mod shared;
 mod snapshot;
+mod socket;
+mod tally;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
@@ -39,11 +41,13 @@ mod wire_status;
 pub use body::ResponseBody;
 pub use builder::{BuildError, Builder};
 pub use cascade::{DeadlineBody, DeadlineFuture, DeadlineLayer, WithDeadline};
-pub use channel::Channel;
+pub use channel::{Channel, WeakChannel};
 pub use explain::Explanation;
 pub use overrides::{CallPriority, HashKey, PinnedTo, WaitForReady};
 pub use report::Report;
 pub use request::ReplayLimits;
+pub use socket::{SocketReport, StreamCounts};
+pub use tally::CallCounts;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError};
 

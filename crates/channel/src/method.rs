@@ -11,8 +11,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use evenkeel_balance::{Code, HedgeBudget, LiveQuantile};
+use evenkeel_balance::{Code, HedgeBudget, LiveQuantile, Time};
 use metrics::{Counter, Histogram, Label};
+
+use crate::tally::{CallCounts, Tally};
 
 /// How many methods of a channel have figures of their own; those that come later share the name `other`, since a
 /// caller may make up names without end.
@@ -21,6 +23,7 @@ const MAX_METHODS: usize = 256;
 /// The methods of a channel, by path.
 pub(crate) struct Methods {
     target: String,
+    tally: Arc<Tally>,
     by_path: ArcSwap<BTreeMap<Box<str>, Arc<Method>>>,
     /// Made when it is first needed, since what is registered is exported.
     other: OnceLock<Arc<Method>>,
@@ -28,7 +31,7 @@ pub(crate) struct Methods {
 
 impl Methods {
     pub(crate) fn new(target: &str) -> Self {
-        Self { target: target.to_owned(), by_path: ArcSwap::default(), other: OnceLock::new() }
+        Self { target: target.to_owned(), tally: Arc::default(), by_path: ArcSwap::default(), other: OnceLock::new() }
     }
 
     /// The method at `path`: `/package.Service/Method`.
@@ -37,12 +40,19 @@ impl Methods {
         match known.get(path) {
             Some(method) => Arc::clone(method),
             None if known.len() < MAX_METHODS => self.admit(path),
-            None => Arc::clone(self.other.get_or_init(|| Arc::new(Method::new(&self.target, "other")))),
+            None => Arc::clone(
+                self.other.get_or_init(|| Arc::new(Method::new(&self.target, "other", Arc::clone(&self.tally)))),
+            ),
         }
     }
 
+    /// The calls of all methods together.
+    pub(crate) fn calls(&self) -> CallCounts {
+        self.tally.counts()
+    }
+
     fn admit(&self, path: &str) -> Arc<Method> {
-        let fresh = Arc::new(Method::new(&self.target, path.trim_start_matches('/')));
+        let fresh = Arc::new(Method::new(&self.target, path.trim_start_matches('/'), Arc::clone(&self.tally)));
         self.by_path.rcu(|known| {
             let mut more = BTreeMap::clone(known);
             // Another call may have been here first: its figures are the ones that count.
@@ -61,6 +71,8 @@ impl fmt::Debug for Methods {
 
 /// One method's figures, and what is learned of it.
 pub(crate) struct Method {
+    /// That of the channel.
+    tally: Arc<Tally>,
     labels: Vec<Label>,
     started: Counter,
     attempts: PerCode<AttemptFigures>,
@@ -99,9 +111,10 @@ pub(crate) struct Repeats {
 }
 
 impl Method {
-    fn new(target: &str, name: &str) -> Self {
+    fn new(target: &str, name: &str, tally: Arc<Tally>) -> Self {
         let labels = vec![Label::new("grpc.method", name.to_owned()), Label::new("grpc.target", target.to_owned())];
         Self {
+            tally,
             started: metrics::counter!("grpc.client.attempt.started", labels.clone()),
             labels,
             attempts: Default::default(),
@@ -129,7 +142,12 @@ impl Method {
         figures.received.record(float(cost.received));
     }
 
-    pub(crate) fn call_ended(&self, code: Code, duration: Duration, repeats: &Repeats) {
+    pub(crate) fn call_started(&self, lane: usize, now: Time) {
+        self.tally.started(lane, now);
+    }
+
+    pub(crate) fn call_ended(&self, lane: usize, code: Code, duration: Duration, repeats: &Repeats) {
+        self.tally.ended(lane, code == Code::Ok);
         let figure = self.calls[usize::from(code.number())]
             .get_or_init(|| metrics::histogram!("grpc.client.call.duration", self.with_status(code)));
         figure.record(duration);

@@ -5,7 +5,7 @@ use evenkeel_balance::{
     SubchannelId, Update,
 };
 
-use crate::transport::Connection;
+use crate::{socket::SocketReport, transport::Connection};
 
 /// What a call needs to be placed, published whole: a picker and the connections that it may pick travel together.
 #[derive(Debug)]
@@ -50,6 +50,12 @@ impl Snapshot {
         }
     }
 
+    /// The connections that still take calls.
+    pub(crate) fn sockets(&self) -> Vec<SocketReport> {
+        let open = self.connections.iter().flat_map(Live::all).filter(|open| !open.connection.is_closed());
+        open.map(|open| open.connection.report(open.id)).collect()
+    }
+
     /// The connection of a subchannel on which the next call goes, if one still takes calls: the oldest with room.
     pub(crate) fn connection(&self, id: SubchannelId) -> Option<Arc<Connection>> {
         self.connections.get(id)?.usable().map(Arc::clone)
@@ -79,13 +85,16 @@ struct Open {
 }
 
 impl Live {
+    fn all(&self) -> impl Iterator<Item = &Open> {
+        std::iter::once(&self.first).chain(&self.further)
+    }
+
     fn usable(&self) -> Option<&Arc<Connection>> {
         let first = &self.first.connection;
         if self.further.is_empty() {
             return Some(first).filter(|first| !first.is_closed());
         }
-        let open = || std::iter::once(&self.first).chain(&self.further).map(|open| &open.connection);
-        let mut open = open().filter(|connection| !connection.is_closed());
+        let mut open = self.all().map(|open| &open.connection).filter(|connection| !connection.is_closed());
         let oldest = open.next()?;
         if oldest.has_room() { Some(oldest) } else { open.find(|connection| connection.has_room()).or(Some(oldest)) }
     }
@@ -124,8 +133,7 @@ impl Connections {
     /// This very connection.
     pub(crate) fn find(&self, id: ConnectionId) -> Option<&Arc<Connection>> {
         let live = self.get(id.subchannel)?;
-        let mut open = std::iter::once(&live.first).chain(&live.further);
-        open.find(|open| open.id == id).map(|open| &open.connection)
+        live.all().find(|open| open.id == id).map(|open| &open.connection)
     }
 
     fn get(&self, subchannel: SubchannelId) -> Option<&Live> {

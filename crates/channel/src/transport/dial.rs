@@ -23,6 +23,16 @@ pub(crate) struct Dialer {
     pub(crate) tls: Option<std::sync::Arc<crate::tls::Secure>>,
 }
 
+/// The two ends of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Ends {
+    pub(crate) remote: Address,
+    /// `None` for Unix sockets, whose near end has no name.
+    pub(crate) local: Option<Address>,
+    /// Whether TLS is between them.
+    pub(crate) is_secure: bool,
+}
+
 /// Why a peer could not be dialled.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -34,28 +44,30 @@ pub(crate) struct DialError {
 
 impl Dialer {
     /// Connects to `address`, and shakes hands where there is TLS.
-    pub(crate) async fn dial(&self, address: &Address) -> Result<Stream, DialError> {
-        let stream = connect(address).await?;
+    pub(crate) async fn dial(&self, address: &Address) -> Result<(Stream, Ends), DialError> {
+        let (stream, local) = connect(address).await?;
+        let ends = |is_secure| Ends { remote: address.clone(), local, is_secure };
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let stream = tls.handshake(stream).await.map_err(|message| DialError { message, refused: false })?;
-            return Ok(Box::new(stream));
+            return Ok((Box::new(stream), ends(true)));
         }
-        Ok(stream)
+        Ok((stream, ends(false)))
     }
 }
 
-/// TCP sends small frames at once (`TCP_NODELAY`): a call is a few of them.
-async fn connect(address: &Address) -> io::Result<Stream> {
+/// A connection, and its address on this side. TCP sends small frames at once (`TCP_NODELAY`): a call is a few of them.
+async fn connect(address: &Address) -> io::Result<(Stream, Option<Address>)> {
     match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
+            let local = stream.local_addr().ok().map(Address::Tcp);
+            Ok((Box::new(stream), local))
         }
-        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
         #[cfg(target_os = "linux")]
-        Address::UnixAbstract(name) => Ok(Box::new(connect_abstract(name)?)),
+        Address::UnixAbstract(name) => Ok((Box::new(connect_abstract(name)?), None)),
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("no transport for {other} on this system"))),
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{Address, Load, Loss, Progress, ProgressSettings, Verdict};
+use evenkeel_balance::{Address, ConnectionId, Load, Loss, Progress, ProgressSettings, Verdict};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 use tokio::{
@@ -22,10 +22,11 @@ use tokio::{
 };
 
 use super::{
-    StreamError, StreamQueue,
+    Ends, StreamError, StreamQueue,
     activity::{Activity, Noted},
+    streams::Streams,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, socket::SocketReport};
 
 /// What a peer may send on one stream before we have read it. A slow reader costs this much and no more.
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -47,7 +48,7 @@ const REMEMBERED_RESETS: usize = 1_000;
 /// Starts HTTP/2 on `stream`. The [`Line`] must be polled for anything to happen.
 pub(crate) async fn handshake<S>(
     stream: S,
-    peer: Address,
+    ends: Ends,
     clock: Clock,
     settings: ProgressSettings,
     load: Arc<Load>,
@@ -70,7 +71,8 @@ where
         .map_err(|error| error.to_string())?;
     let ping_pong = connection.ping_pong().ok_or("the connection has no PING")?;
     let shared = Arc::new(Shared {
-        peer,
+        ends,
+        streams: Streams::default(),
         activity,
         open: AtomicUsize::new(0),
         limit: AtomicUsize::new(send.current_max_send_streams()),
@@ -102,7 +104,8 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct Shared {
-    peer: Address,
+    ends: Ends,
+    streams: Streams,
     activity: Arc<Activity>,
     /// Streams open now, kept below `limit`.
     open: AtomicUsize,
@@ -160,11 +163,11 @@ impl Connection {
                 return Err(StreamError::Invalid(error.to_string()));
             }
         };
+        self.shared.streams.started();
         let outgoing = Outgoing { stream, shared: Arc::clone(&self.shared) };
-        Ok((
-            outgoing,
-            Incoming { id: response.stream_id(), response: Some(response), body: None, unreleased: 0, permit },
-        ))
+        let id = response.stream_id();
+        let incoming = Incoming { id, response: Some(response), body: None, unreleased: 0, has_ended: false, permit };
+        Ok((outgoing, incoming))
     }
 
     /// The line for its streams.
@@ -200,7 +203,13 @@ impl Connection {
 
     /// Where it leads.
     pub(crate) fn peer(&self) -> &Address {
-        &self.shared.peer
+        &self.shared.ends.remote
+    }
+
+    /// What an operator is told of it.
+    pub(crate) fn report(&self, id: ConnectionId) -> SocketReport {
+        let Ends { remote, local, is_secure } = self.shared.ends.clone();
+        SocketReport { id, remote, local, is_secure, streams: self.shared.streams.counts() }
     }
 
     /// Whether the connection takes no more streams.
@@ -304,6 +313,8 @@ pub(crate) struct Incoming {
     body: Option<h2::RecvStream>,
     /// Bytes read that the peer may not send again yet.
     unreleased: usize,
+    /// Whether the peer is known to have ended the stream in good order.
+    has_ended: bool,
     permit: Permit,
 }
 
@@ -322,8 +333,10 @@ impl Incoming {
     }
 
     /// Whether nothing follows what has been read.
-    pub(crate) fn is_end(&self) -> bool {
-        self.body.as_ref().is_none_or(h2::RecvStream::is_end_stream)
+    pub(crate) fn is_end(&mut self) -> bool {
+        let is_end = self.body.as_ref().is_none_or(h2::RecvStream::is_end_stream);
+        self.has_ended |= is_end;
+        is_end
     }
 
     /// The next data. Reading it lets the peer send as much again, a good part of its window at a time.
@@ -347,12 +360,19 @@ impl Incoming {
     pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(None)) };
         let trailers = ready!(body.poll_trailers(cx)).map_err(|error| self.error(&error))?;
+        self.has_ended = true;
         self.permit.shared.activity.replied();
         Poll::Ready(Ok(trailers))
     }
 
     fn error(&self, error: &h2::Error) -> StreamError {
         self.permit.shared.stream_error(self.id, error)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.permit.shared.streams.over(self.has_ended);
     }
 }
 
@@ -544,9 +564,9 @@ mod tests {
     async fn a_call_whose_headers_had_not_left_when_the_peer_died_was_not_sent() {
         const EMPTY_SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         let (near, mut far) = tokio::io::duplex(1_024);
-        let address = Address::Unix("/peer".into());
+        let ends = Ends { remote: Address::Unix("/peer".into()), local: None, is_secure: false };
         let (connection, mut line) =
-            handshake(near, address, Clock::start(), ProgressSettings::default(), Arc::default(), Arc::default())
+            handshake(near, ends, Clock::start(), ProgressSettings::default(), Arc::default(), Arc::default())
                 .await
                 .unwrap();
         far.write_all(&EMPTY_SETTINGS).await.unwrap();

@@ -10,8 +10,9 @@ mod goaway;
 mod h2;
 mod opened;
 mod queue;
+mod streams;
 
 pub(crate) use self::h2::{Connection, Incoming, Line, News, Outgoing, Permit, Purpose, handshake};
-pub(crate) use dial::{Dialer, Stream};
+pub(crate) use dial::{Dialer, Ends, Stream};
 pub(crate) use error::StreamError;
 pub(crate) use queue::StreamQueue;

@@ -597,6 +597,20 @@ pub struct GetServersResponse {
     #[prost(bool, tag = "2")]
     pub end: bool,
 }
+/// Asks for a server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetServerRequest {
+    /// Which.
+    #[prost(int64, tag = "1")]
+    pub server_id: i64,
+}
+/// The server.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetServerResponse {
+    /// Always set.
+    #[prost(message, optional, tag = "1")]
+    pub server: ::core::option::Option<Server>,
+}
 /// Asks for a page of a server's sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetServerSocketsRequest {
@@ -793,6 +807,31 @@ pub mod channelz_client {
                 .insert(GrpcMethod::new("grpc.channelz.v1.Channelz", "GetServers"));
             self.inner.unary(req, path, codec).await
         }
+        /// One server. An unknown id is the error NOT_FOUND, here and below.
+        pub async fn get_server(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetServerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetServerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/grpc.channelz.v1.Channelz/GetServer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("grpc.channelz.v1.Channelz", "GetServer"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The connections that a server has accepted.
         pub async fn get_server_sockets(
             &mut self,
@@ -820,7 +859,7 @@ pub mod channelz_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// One channel. An unknown id is the error NOT_FOUND, here and below.
+        /// One channel.
         pub async fn get_channel(
             &mut self,
             request: impl tonic::IntoRequest<super::GetChannelRequest>,
@@ -926,6 +965,14 @@ pub mod channelz_server {
             tonic::Response<super::GetServersResponse>,
             tonic::Status,
         >;
+        /// One server. An unknown id is the error NOT_FOUND, here and below.
+        async fn get_server(
+            &self,
+            request: tonic::Request<super::GetServerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetServerResponse>,
+            tonic::Status,
+        >;
         /// The connections that a server has accepted.
         async fn get_server_sockets(
             &self,
@@ -934,7 +981,7 @@ pub mod channelz_server {
             tonic::Response<super::GetServerSocketsResponse>,
             tonic::Status,
         >;
-        /// One channel. An unknown id is the error NOT_FOUND, here and below.
+        /// One channel.
         async fn get_channel(
             &self,
             request: tonic::Request<super::GetChannelRequest>,
@@ -1111,6 +1158,51 @@ pub mod channelz_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetServersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/grpc.channelz.v1.Channelz/GetServer" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetServerSvc<T: Channelz>(pub Arc<T>);
+                    impl<
+                        T: Channelz,
+                    > tonic::server::UnaryService<super::GetServerRequest>
+                    for GetServerSvc<T> {
+                        type Response = super::GetServerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetServerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Channelz>::get_server(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetServerSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
