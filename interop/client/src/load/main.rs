@@ -13,6 +13,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant, SystemTime},
@@ -23,12 +24,17 @@ use evenkeel_channel::{
     BuildError, Channel, WaitForReady,
     balance::{ConfigError, HealthCheck, ProgressSettings, UnknownService},
 };
+use evenkeel_channelz::Channelz;
 use evenkeel_proto::demo::{EchoRequest, echo_client::EchoClient};
 use tokio::{
+    net::TcpListener,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
-use tonic::{Code, Request, Status};
+use tonic::{
+    Code, Request, Status,
+    transport::{Server, server::TcpIncoming},
+};
 
 /// Starts calls at a fixed rate, and records what became of each.
 #[derive(Clone, Debug, Parser)]
@@ -63,6 +69,10 @@ struct Args {
     /// Let every other call, those with an odd number, wait for an endpoint that is ready.
     #[arg(long)]
     odd_wait_for_ready: bool,
+    /// Serve channelz on this port of loopback while the load runs; 0 takes any free one, and `channelz on ADDRESS` says
+    /// which.
+    #[arg(long)]
+    channelz_port: Option<u16>,
     /// File for the CSV lines.
     #[arg(long)]
     record: PathBuf,
@@ -76,6 +86,8 @@ enum Failure {
     Channel(#[from] BuildError),
     #[error("cannot reach {target}: {status}")]
     Unreachable { target: String, status: Status },
+    #[error("cannot serve channelz: {0}")]
+    Channelz(io::Error),
     #[error("cannot write {}: {error}", path.display())]
     Record { path: PathBuf, error: io::Error },
 }
@@ -92,9 +104,13 @@ async fn main() -> ExitCode {
 }
 
 async fn load(args: Args) -> Result<(), Failure> {
-    let caller = Caller { client: EchoClient::new(channel(&args)?), args };
+    let channel = channel(&args)?;
+    let caller = Caller { client: EchoClient::new(channel.clone()), args };
     caller.warm_up().await?;
     println!("started");
+    if let Some(port) = caller.args.channelz_port {
+        println!("channelz on {}", serve_channelz(port, &channel).await.map_err(Failure::Channelz)?);
+    }
     let outcomes = caller.run().await;
     let path = &caller.args.record;
     write(path, &outcomes).map_err(|error| Failure::Record { path: path.clone(), error })
@@ -114,6 +130,17 @@ fn channel(args: &Args) -> Result<Channel, Failure> {
         builder = builder.progress(progress);
     }
     Ok(builder.build()?)
+}
+
+/// Tells of `channel` until the load ends, and says where.
+async fn serve_channelz(port: u16, channel: &Channel) -> io::Result<SocketAddr> {
+    let channelz = Channelz::new();
+    channelz.add("load", channel);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let address = listener.local_addr()?;
+    let server = Server::builder().add_service(channelz.service());
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    Ok(address)
 }
 
 #[derive(Clone)]
