@@ -91,6 +91,13 @@ impl Stream {
     }
 }
 
+/// A body with nothing in it: what tonic's interceptors answer with where they refuse a call.
+impl Default for ResponseBody {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;

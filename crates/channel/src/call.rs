@@ -446,7 +446,7 @@ where
             target: "evenkeel::call", "attempt", endpoint = %peer, previous, status = tracing::field::Empty
         );
         let method = Arc::clone(&self.record().method);
-        let placed = Placed::new(self.core.clock, method, call, throttle, at, span.clone());
+        let placed = Placed::new(self.core.clock, method, call, throttle, at, self.deadline, span.clone());
         inside(&span, pin!(self.send(placed, id, connection, previous))).await
     }
 

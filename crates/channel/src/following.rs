@@ -75,7 +75,8 @@ impl Drop for Record {
     }
 }
 
-/// An attempt on an endpoint, counted there until it ends. Dropped before that, it was cancelled.
+/// An attempt on an endpoint, counted there until it ends. Dropped before that, it was cancelled, or its deadline has
+/// passed.
 pub(crate) struct Placed {
     clock: Clock,
     method: Arc<Method>,
@@ -83,6 +84,7 @@ pub(crate) struct Placed {
     call: Option<Call>,
     throttle: Option<Arc<RetryThrottle>>,
     started: Time,
+    deadline: Option<Time>,
     span: Span,
     sent: u64,
     received: u64,
@@ -95,10 +97,11 @@ impl Placed {
         call: Call,
         throttle: Option<Arc<RetryThrottle>>,
         started: Time,
+        deadline: Option<Time>,
         span: Span,
     ) -> Self {
         method.attempt_started();
-        Self { clock, method, call: Some(call), throttle, started, span, sent: 0, received: 0 }
+        Self { clock, method, call: Some(call), throttle, started, deadline, span, sent: 0, received: 0 }
     }
 
     /// Which endpoint it is on; `None` once it has ended.
@@ -152,7 +155,9 @@ impl Placed {
 impl Drop for Placed {
     fn drop(&mut self) {
         if self.call.is_some() {
-            self.end(Code::Cancelled, self.clock.now(), None);
+            let now = self.clock.now();
+            let is_late = self.deadline.is_some_and(|deadline| deadline <= now);
+            self.end(if is_late { Code::DeadlineExceeded } else { Code::Cancelled }, now, None);
         }
     }
 }

@@ -40,9 +40,7 @@ impl Methods {
         match known.get(path) {
             Some(method) => Arc::clone(method),
             None if known.len() < MAX_METHODS => self.admit(path),
-            None => Arc::clone(
-                self.other.get_or_init(|| Arc::new(Method::new(&self.target, "other", Arc::clone(&self.tally)))),
-            ),
+            None => Arc::clone(self.other.get_or_init(|| self.make("other"))),
         }
     }
 
@@ -52,7 +50,7 @@ impl Methods {
     }
 
     fn admit(&self, path: &str) -> Arc<Method> {
-        let fresh = Arc::new(Method::new(&self.target, path.trim_start_matches('/'), Arc::clone(&self.tally)));
+        let fresh = self.make(path.trim_start_matches('/'));
         self.by_path.rcu(|known| {
             let mut more = BTreeMap::clone(known);
             // Another call may have been here first: its figures are the ones that count.
@@ -60,6 +58,10 @@ impl Methods {
             more
         });
         self.by_path.load().get(path).map_or(fresh, Arc::clone)
+    }
+
+    fn make(&self, name: &str) -> Arc<Method> {
+        Arc::new(Method::new(&self.target, name, Arc::clone(&self.tally)))
     }
 }
 
