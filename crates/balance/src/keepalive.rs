@@ -95,13 +95,11 @@ impl Keepalive {
         if self.next_timeout(received_at, in_use).is_none_or(|at| at > now) {
             return KeepaliveVerdict::Well;
         }
-        match self.asked_at {
-            Some(_) => KeepaliveVerdict::Dead,
-            None => {
-                self.asked_at = Some(now);
-                KeepaliveVerdict::Ping
-            }
+        if self.asked_at.is_some() {
+            return KeepaliveVerdict::Dead;
         }
+        self.asked_at = Some(now);
+        KeepaliveVerdict::Ping
     }
 
     /// When to judge again if neither a byte comes nor a stream opens until then. To be asked after

@@ -21,7 +21,7 @@
 //!
 //! An id names the same thing for as long as the thing lives, and is never given to another. Servers are not told of, since
 //! those of a process are tonic's: `GetServers` answers with an empty page, `GetServer` and `GetServerSockets` with
-//! NOT_FOUND. Nor is what nobody counts: messages, keepalives and flow control of sockets, and when a subchannel's last
+//! `NOT_FOUND`. Nor is what nobody counts: messages, keepalives and flow control of sockets, and when a subchannel's last
 //! call began.
 //!
 //! Inside, `service` answers requests, `registry` has the channels and gives out ids, and `view` says it in protobuf.

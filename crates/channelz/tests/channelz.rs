@@ -187,9 +187,9 @@ async fn ids_last_as_long_as_what_they_name_and_a_lost_endpoint_is_a_warning() {
     let gone = client.get_socket(GetSocketRequest { socket_id }).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
     let trace = lost.data.unwrap().trace.unwrap();
-    let last = trace.events.last().unwrap();
-    assert!(last.description.contains("TRANSIENT_FAILURE: "), "{trace:?}");
-    assert_eq!(last.severity(), Severity::CtWarning);
+    let newest = trace.events.last().unwrap();
+    assert!(newest.description.contains("TRANSIENT_FAILURE: "), "{trace:?}");
+    assert_eq!(newest.severity(), Severity::CtWarning);
     assert_eq!(top(&mut client, 0, 0).await.channel[0].subchannel_ref, before[0].subchannel_ref);
 }
 

@@ -39,7 +39,10 @@
 //! # }
 //! ```
 
-pub use evenkeel_channel::{BuildError, Builder, Channel, Report, ResponseBody, WaitForReady, balance, naming};
+pub use evenkeel_channel::{
+    BuildError, Builder, CallPriority, Channel, DeadlineLayer, Explanation, HashKey, PinnedTo, ReplayLimits, Report,
+    ResponseBody, WaitForReady, balance, naming,
+};
 
 #[cfg(feature = "tls")]
 pub use evenkeel_channel::{Tls, TlsError};
