@@ -61,17 +61,18 @@ struct Setting<'a> {
 impl Setting<'_> {
     /// The peers take turns, so that whatever else the machine does meets all of them alike.
     fn measure(&self, options: &Options) -> anyhow::Result<Vec<(PeerName, Figures)>> {
-        let mut rounds: Vec<Vec<Figures>> = options.peers.iter().map(|_| Vec::new()).collect();
+        let mut peers = options.peers.clone();
+        peers.retain(|peer| self.in_flight <= peer.most_in_flight());
+        let mut rounds: Vec<Vec<Figures>> = peers.iter().map(|_| Vec::new()).collect();
         for _ in 0..options.rounds {
-            for (&peer, seen) in options.peers.iter().zip(&mut rounds) {
+            for (&peer, seen) in peers.iter().zip(&mut rounds) {
                 seen.push(self.client(peer, "evenkeel-bench")?);
             }
         }
-        options
-            .peers
-            .iter()
+        peers
+            .into_iter()
             .zip(rounds)
-            .map(|(&peer, seen)| {
+            .map(|(peer, seen)| {
                 let counted = self.client(peer, "evenkeel-bench-counting")?;
                 Ok((peer, Figures { allocations: counted.allocations, bytes: counted.bytes, ..medians(&seen) }))
             })

@@ -36,6 +36,13 @@ pub(crate) enum PeerName {
     H2,
 }
 
+impl PeerName {
+    /// How many calls under way it can bear. Bare h2 has nobody to hold calls back until the servers allow more streams.
+    pub(crate) fn most_in_flight(self) -> usize {
+        if self == Self::H2 { 300 } else { usize::MAX }
+    }
+}
+
 /// Puts one of them under load.
 pub(crate) async fn measure(options: &Options, counted: Option<Counted>) -> anyhow::Result<Figures> {
     let backends = &options.backends;
