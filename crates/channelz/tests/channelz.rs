@@ -196,9 +196,9 @@ async fn ids_last_as_long_as_what_they_name_and_a_lost_endpoint_is_a_warning() {
 #[tokio::test]
 async fn a14_top_channels_come_in_pages_and_drop_out_when_nobody_holds_them() {
     let channelz = Channelz::new();
-    let channels: Vec<_> =
+    let made: Vec<_> =
         (1..=5).map(|port| Channel::builder(format!("ipv4:127.0.0.1:{port}")).build().unwrap()).collect();
-    for channel in &channels {
+    for channel in &made {
         channelz.add("", channel);
     }
     let mut client = client(&channelz).await;
@@ -218,7 +218,7 @@ async fn a14_top_channels_come_in_pages_and_drop_out_when_nobody_holds_them() {
     let refused = client.get_top_channels(GetTopChannelsRequest { start_channel_id: -1, max_results: 0 }).await;
     assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
 
-    drop(channels);
+    drop(made);
     assert_eq!(ids(&top(&mut client, 0, 0).await), [0; 0]);
     let gone = client.get_channel(GetChannelRequest { channel_id: known[0] }).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);

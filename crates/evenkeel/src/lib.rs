@@ -47,6 +47,11 @@ pub use evenkeel_channel::{
 #[cfg(feature = "tls")]
 pub use evenkeel_channel::{Tls, TlsError};
 
+/// channelz (gRFC A14): what the process's channels are doing, for `grpcdebug`.
+pub mod channelz {
+    pub use evenkeel_channelz::*;
+}
+
 /// The `grpc.health.v1` service: reporter, Check, Watch, List and drain.
 pub mod health {
     pub use evenkeel_health::*;
