@@ -15,6 +15,7 @@ use http::uri;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    ConnectProxy, ConnectProxyError,
     driver::{Driver, Settings, State},
     metrics,
     report::Report,
@@ -38,6 +39,7 @@ pub struct Builder {
     connections: ConnectionSettings,
     progress: ProgressSettings,
     replays: ReplayLimits,
+    connect_proxy: ConnectProxy,
     #[cfg(feature = "tls")]
     tls: Option<crate::Tls>,
     seed: Option<u64>,
@@ -57,6 +59,7 @@ impl Builder {
             connections: ConnectionSettings::default(),
             progress: ProgressSettings::default(),
             replays: ReplayLimits::default(),
+            connect_proxy: ConnectProxy::default(),
             #[cfg(feature = "tls")]
             tls: None,
             seed: None,
@@ -138,6 +141,11 @@ impl Builder {
         Self { replays, ..self }
     }
 
+    /// Reaches endpoints through an HTTP proxy. Default: [`ConnectProxy::from_env`].
+    pub fn connect_proxy(self, connect_proxy: ConnectProxy) -> Self {
+        Self { connect_proxy, ..self }
+    }
+
     /// Speaks TLS with every endpoint. Default: plain text. Health checks and load reports go the same way.
     #[cfg(feature = "tls")]
     pub fn tls(self, tls: crate::Tls) -> Self {
@@ -187,12 +195,18 @@ impl Builder {
 
     /// How peers are dialled, and the scheme of calls on such connections.
     fn dialer(&mut self, authority: &uri::Authority) -> Result<(Arc<Dialer>, uri::Scheme), BuildError> {
+        let tunnel = std::mem::take(&mut self.connect_proxy).tunnel(authority.host())?;
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls.take() {
             let secure = crate::tls::Secure::new(tls, authority.host())?;
-            return Ok((Arc::new(Dialer { tls: Some(Arc::new(secure)) }), uri::Scheme::HTTPS));
+            return Ok((Arc::new(Dialer { tunnel, tls: Some(Arc::new(secure)) }), uri::Scheme::HTTPS));
         }
-        Ok((Arc::new(Dialer::default()), uri::Scheme::HTTP))
+        let plain = Dialer {
+            tunnel,
+            #[cfg(feature = "tls")]
+            tls: None,
+        };
+        Ok((Arc::new(plain), uri::Scheme::HTTP))
     }
 
     fn resolve_target(&mut self) -> Result<(Box<dyn Resolver>, String), BuildError> {
@@ -224,6 +238,9 @@ pub enum BuildError {
     /// The authority is no `host` or `host:port`.
     #[error("authority {0:?} is not a host or host:port; set one with Builder::authority")]
     Authority(String),
+    /// There is no using the HTTP proxy as described.
+    #[error("HTTP proxy: {0}")]
+    ConnectProxy(#[from] ConnectProxyError),
     /// The channel cannot speak TLS as described.
     #[cfg(feature = "tls")]
     #[error("TLS: {0}")]

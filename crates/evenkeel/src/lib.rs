@@ -40,8 +40,8 @@
 //! ```
 
 pub use evenkeel_channel::{
-    BuildError, Builder, CallPriority, Channel, DeadlineLayer, Explanation, HashKey, PinnedTo, ReplayLimits, Report,
-    ResponseBody, WaitForReady, balance, naming,
+    BuildError, Builder, CallPriority, Channel, ConnectProxy, ConnectProxyError, DeadlineLayer, Explanation, HashKey,
+    PinnedTo, ReplayLimits, Report, ResponseBody, WaitForReady, balance, naming,
 };
 
 #[cfg(feature = "tls")]

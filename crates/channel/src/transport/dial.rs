@@ -1,12 +1,14 @@
-//! Byte streams to peers: TCP and Unix sockets, with TLS where the channel has it.
+//! Byte streams to peers: TCP and Unix sockets, through a proxy and with TLS where the channel has them.
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use evenkeel_balance::Address;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
+
+use crate::connect_proxy::{Tunnel, TunnelError};
 
 /// A byte stream to a peer.
 pub(crate) type Stream = Box<dyn ByteStream>;
@@ -17,8 +19,9 @@ pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// How a channel dials its peers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Dialer {
+    pub(crate) tunnel: Option<Tunnel>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<std::sync::Arc<crate::tls::Secure>>,
 }
@@ -45,7 +48,7 @@ pub(crate) struct DialError {
 impl Dialer {
     /// Connects to `address`, and shakes hands where there is TLS.
     pub(crate) async fn dial(&self, address: &Address) -> Result<(Stream, Ends), DialError> {
-        let (stream, local) = connect(address).await?;
+        let (stream, local) = self.connect(address).await?;
         let ends = |is_secure| Ends { remote: address.clone(), local, is_secure };
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
@@ -54,21 +57,33 @@ impl Dialer {
         }
         Ok((stream, ends(false)))
     }
-}
 
-/// A connection, and its address on this side. TCP sends small frames at once (`TCP_NODELAY`): a call is a few of them.
-async fn connect(address: &Address) -> io::Result<(Stream, Option<Address>)> {
-    match address {
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            let local = stream.local_addr().ok().map(Address::Tcp);
-            Ok((Box::new(stream), local))
+    /// A connection, and its address on this side.
+    async fn connect(&self, address: &Address) -> Result<(Stream, Option<Address>), DialError> {
+        match address {
+            Address::Tcp(address) => {
+                let stream = self.connect_tcp(*address).await?;
+                let local = stream.local_addr().ok().map(Address::Tcp);
+                Ok((Box::new(stream), local))
+            }
+            Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
+            #[cfg(target_os = "linux")]
+            Address::UnixAbstract(name) => Ok((Box::new(connect_abstract(name)?), None)),
+            other => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, format!("no transport for {other} on this system"))
+                    .into())
+            }
         }
-        Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
-        #[cfg(target_os = "linux")]
-        Address::UnixAbstract(name) => Ok((Box::new(connect_abstract(name)?), None)),
-        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("no transport for {other} on this system"))),
+    }
+
+    /// Small frames are sent at once (`TCP_NODELAY`): a call is a few of them.
+    async fn connect_tcp(&self, address: SocketAddr) -> Result<TcpStream, DialError> {
+        let stream = match self.tunnel.as_ref().filter(|tunnel| tunnel.leads_to(address)) {
+            Some(tunnel) => tunnel.open(address).await?,
+            None => TcpStream::connect(address).await?,
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 }
 
@@ -87,5 +102,11 @@ impl From<io::Error> for DialError {
         // A Unix socket that is not there has nobody behind it either.
         let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
         Self { message: error.to_string(), refused }
+    }
+}
+
+impl From<TunnelError> for DialError {
+    fn from(error: TunnelError) -> Self {
+        Self { message: error.to_string(), refused: error.is_refused() }
     }
 }

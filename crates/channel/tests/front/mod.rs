@@ -1,6 +1,7 @@
 //! A certificate authority, files that it fills, and TLS in front of a plain server.
 
 #![allow(clippy::unwrap_used, reason = "a test's peer fails its test")]
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
