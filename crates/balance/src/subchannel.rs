@@ -559,10 +559,14 @@ impl Subchannels {
 
     fn note_transition(&mut self, now: Time, id: SubchannelId) {
         let Some(subchannel) = self.get_mut(id) else { return };
-        let to = subchannel.service();
-        let from = std::mem::replace(&mut subchannel.noted, to);
+        let (from, to) = (subchannel.noted, subchannel.service());
         // IDLE to CONNECTING and back is the machinery of a reconnect; the reasons for it are noted.
         let routine = |state| matches!(state, Connectivity::Idle | Connectivity::Connecting);
+        if from == Connectivity::TransientFailure && routine(to) {
+            // It is out until an attempt succeeds: what each attempt comes to is no news.
+            return;
+        }
+        subchannel.noted = to;
         if from != to && !(routine(from) && routine(to)) {
             let (address, reason) = (subchannel.address.clone(), subchannel.state().reason);
             self.note(now, What::Endpoint { address, from, to, reason });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_balance::{Connectivity, Input, Status, Time};
+use evenkeel_balance::{Connectivity, Input, Status, Time, What};
 
 use crate::driver::{Driver, Placed, millis, secs, v4};
 
@@ -69,6 +69,28 @@ fn an_attempt_has_20_s_and_is_then_given_up() {
 
     driver.input(Input::Connected(late));
     assert!(matches!(driver.pick(), Placed::Failed(_)), "an attempt that was given up is not heard");
+}
+
+#[test]
+fn attempts_that_change_nothing_are_no_news() {
+    let mut driver = Driver::new("round_robin");
+    driver.resolve_and_connect([v4(1), v4(2)]);
+    driver.picks(2);
+    driver.decisions.clear();
+    driver.lose(&v4(1));
+    for _ in 0..100 {
+        driver.find_nobody(&v4(1));
+        until_dialled(&mut driver);
+    }
+    driver.accept(&v4(1));
+    let states = driver.decisions.iter().filter_map(|decision| match &decision.what {
+        What::Endpoint { from, to, .. } => Some((*from, *to)),
+        _ => None,
+    });
+    let out = Connectivity::TransientFailure;
+    let expected =
+        [(Connectivity::Ready, Connectivity::Idle), (Connectivity::Connecting, out), (out, Connectivity::Ready)];
+    assert_eq!(states.collect::<Vec<_>>(), expected);
 }
 
 #[test]
