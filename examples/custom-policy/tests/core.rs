@@ -96,7 +96,7 @@ impl Channel {
                 Action::Connect { connection, .. } => self.balancer.handle(Time::ZERO, Input::Connected(connection)),
                 Action::Publish(update) => self.picker = update.picker,
                 Action::Note(decision) => self.notes.push(decision.to_string()),
-                Action::Close(_) => {}
+                Action::Close(_) | Action::Measure(_) => {}
                 other => panic!("not expected: {other:?}"),
             }
         }
