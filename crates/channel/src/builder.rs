@@ -7,8 +7,8 @@ use std::{
 };
 
 use evenkeel_balance::{
-    Backoff, Balancer, ConfigError, ConnectionSettings, HealthCheck, LbConfig, Policies, ProgressSettings,
-    ServiceConfig,
+    Backoff, Balancer, ConfigError, ConnectionSettings, HealthCheck, KeepaliveSettings, LbConfig, Policies,
+    ProgressSettings, ServiceConfig,
 };
 use evenkeel_naming::{Resolver, Target, TargetError};
 use http::uri;
@@ -22,7 +22,7 @@ use crate::{
     request::ReplayLimits,
     shared::{Core, Shared},
     snapshot::Snapshot,
-    transport::Dialer,
+    transport::{Dialer, LineSettings, Windows},
 };
 
 /// Describes a [`Channel`](crate::Channel) before it is built.
@@ -37,7 +37,7 @@ pub struct Builder {
     authority: Option<String>,
     health_check: Option<HealthCheck>,
     connections: ConnectionSettings,
-    progress: ProgressSettings,
+    line: LineSettings,
     replays: ReplayLimits,
     connect_proxy: ConnectProxy,
     #[cfg(feature = "tls")]
@@ -57,7 +57,7 @@ impl Builder {
             authority: None,
             health_check: None,
             connections: ConnectionSettings::default(),
-            progress: ProgressSettings::default(),
+            line: LineSettings::default(),
             replays: ReplayLimits::default(),
             connect_proxy: ConnectProxy::default(),
             #[cfg(feature = "tls")]
@@ -132,8 +132,48 @@ impl Builder {
     }
 
     /// When a silent connection is suspected and given up.
-    pub fn progress(self, progress: ProgressSettings) -> Self {
-        Self { progress, ..self }
+    pub fn progress(mut self, progress: ProgressSettings) -> Self {
+        self.line.progress = progress;
+        self
+    }
+
+    /// Sends PINGs on connections on which nothing else comes, and closes those that do not answer (gRFC A8). Default:
+    /// none. A [`time`](KeepaliveSettings::time) below 10 s is taken as 10 s, with a warning in the log. Where it is on,
+    /// Linux also gives up connections whose data stays unacknowledged for its
+    /// [`timeout`](KeepaliveSettings::timeout) (`TCP_USER_TIMEOUT`, gRFC A18). A server that leaves because of too many
+    /// PINGs doubles the time of the channel's later connections, which is logged.
+    pub fn keepalive(mut self, keepalive: KeepaliveSettings) -> Self {
+        self.line.keepalive = keepalive.permitted();
+        if self.line.keepalive != keepalive {
+            tracing::warn!(target: "evenkeel::channel", target = self.target, asked = ?keepalive.time, used = ?KeepaliveSettings::MIN_TIME, "keepalive time is below the least that gRPC permits");
+        }
+        self
+    }
+
+    /// How much a server may send ahead on one stream, in bytes. Default 512 KiB; what HTTP/2 does not allow is taken as
+    /// the nearest that it does, 65,535 to 2^31 − 1.
+    ///
+    /// It bounds what a slow reader costs in memory, and the rate of one stream: a window each round trip, which at the
+    /// default is 84 Mbit/s over 50 ms and more than 10 Gbit/s within a data centre (0.4 ms). So the window need not be
+    /// found by measuring, as some clients do; a client that streams large responses from far away sets a larger one.
+    pub fn stream_window(mut self, bytes: u32) -> Self {
+        self.line.windows.stream = Windows::possible(bytes);
+        self
+    }
+
+    /// How much a server may send ahead on all streams of a connection, in bytes. Default 2^31 − 1, the most there is:
+    /// each stream's window bounds it already, and a few slow readers do not hold up the other calls. Bounds as for
+    /// [`stream_window`](Self::stream_window).
+    pub fn connection_window(mut self, bytes: u32) -> Self {
+        self.line.windows.connection = Windows::possible(bytes);
+        self
+    }
+
+    /// The largest header list that a server may send, in bytes, as HTTP/2 counts them (32 more a header). Default
+    /// 64 KiB. A response with a larger one fails.
+    pub fn max_header_list_size(mut self, bytes: u32) -> Self {
+        self.line.windows.header_list = bytes;
+        self
     }
 
     /// How much of requests is kept for retries and hedges.
@@ -181,12 +221,7 @@ impl Builder {
             reports,
             resolver: Some(resolver),
             state: State::new(Arc::clone(&config)),
-            settings: Settings {
-                default_config: config,
-                health_check: self.health_check,
-                progress: self.progress,
-                dialer,
-            },
+            settings: Settings { default_config: config, health_check: self.health_check, line: self.line, dialer },
         };
         metrics::describe();
         tokio::spawn(driver.run());
@@ -195,14 +230,18 @@ impl Builder {
 
     /// How peers are dialled, and the scheme of calls on such connections.
     fn dialer(&mut self, authority: &uri::Authority) -> Result<(Arc<Dialer>, uri::Scheme), BuildError> {
+        let KeepaliveSettings { time, timeout, .. } = self.line.keepalive;
+        let user_timeout = time.map(|_| timeout);
         let tunnel = std::mem::take(&mut self.connect_proxy).tunnel(authority.host())?;
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls.take() {
             let secure = crate::tls::Secure::new(tls, authority.host())?;
-            return Ok((Arc::new(Dialer { tunnel, tls: Some(Arc::new(secure)) }), uri::Scheme::HTTPS));
+            let dialer = Dialer { tunnel, user_timeout, tls: Some(Arc::new(secure)) };
+            return Ok((Arc::new(dialer), uri::Scheme::HTTPS));
         }
         let plain = Dialer {
             tunnel,
+            user_timeout,
             #[cfg(feature = "tls")]
             tls: None,
         };

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use evenkeel_balance::{Address, ConnectionId, Input, Load, ProgressSettings, Status};
+use evenkeel_balance::{Address, ConnectionId, Input, Load, Status};
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 use crate::{
     clock::Clock,
     message::Message,
-    transport::{self, Connection, Dialer, Line, News, Stream, StreamQueue},
+    transport::{self, Connection, Dialer, Line, LineSettings, News, Stream, StreamQueue},
 };
 
 /// What a connection's task works with.
@@ -16,7 +16,7 @@ pub(crate) struct Task {
     pub(crate) id: ConnectionId,
     pub(crate) address: Address,
     pub(crate) clock: Clock,
-    pub(crate) progress: ProgressSettings,
+    pub(crate) line: LineSettings,
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) load: Arc<Load>,
     pub(crate) queue: Arc<StreamQueue>,
@@ -39,7 +39,7 @@ impl Task {
             if error.refused { refused(error.to_string()) } else { failed(error.to_string()) }
         })?;
         let (load, queue) = (Arc::clone(&self.load), Arc::clone(&self.queue));
-        transport::handshake(stream, ends, self.clock, self.progress, load, queue).await.map_err(failed)
+        transport::handshake(stream, ends, self.clock, self.line, load, queue).await.map_err(failed)
     }
 
     async fn work(&self, connection: Arc<Connection>, mut line: Line<Stream>) {
@@ -52,13 +52,24 @@ impl Task {
                         self.send(Message::Opened(self.id, connection));
                     }
                 }
-                News::Leaving(loss) => {
-                    self.tell(Input::Lost(self.id, Status::unavailable("the server is going away (GOAWAY)"), loss));
+                News::Leaving(why, loss) => {
+                    self.heed(&line);
+                    self.tell(Input::Lost(self.id, Status::unavailable(why), loss));
                 }
                 News::Stalled(why) => self.tell(Input::Stalled(self.id, why)),
                 News::Recovered => self.tell(Input::Recovered(self.id)),
-                News::Closed(why, loss) => return self.tell(Input::Lost(self.id, Status::unavailable(why), loss)),
+                News::Closed(why, loss) => {
+                    self.heed(&line);
+                    return self.tell(Input::Lost(self.id, Status::unavailable(why), loss));
+                }
             }
+        }
+    }
+
+    /// Passes on that the peer finds PINGs too many. Said twice, it counts once.
+    fn heed(&self, line: &Line<Stream>) {
+        if let Some(used) = line.overdone_keepalive() {
+            self.send(Message::TooManyPings(self.id, used));
         }
     }
 

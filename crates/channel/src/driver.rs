@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
-    Action, Address, Balancer, ConnectionId, Decision, Entropy, HealthCheck, Input, LbConfig, Load, ProgressSettings,
+    Action, Address, Balancer, ConnectionId, Decision, Entropy, HealthCheck, Input, KeepaliveSettings, LbConfig, Load,
     RetryThrottle, ServiceConfig, Status, SubchannelId, UnknownService, Update, What,
 };
 use evenkeel_naming::{Outcome, Resolver, Resolving};
@@ -27,7 +27,7 @@ use crate::{
     report::Report,
     shared::Shared,
     snapshot::{Connections, Snapshot},
-    transport::{Connection, Dialer, StreamQueue},
+    transport::{Connection, Dialer, LineSettings, StreamQueue},
 };
 
 /// What a channel's owner has settled before it starts.
@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) default_config: Arc<ServiceConfig>,
     /// In place of what the service config says about health.
     pub(crate) health_check: Option<HealthCheck>,
-    pub(crate) progress: ProgressSettings,
+    pub(crate) line: LineSettings,
     pub(crate) dialer: Arc<Dialer>,
 }
 
@@ -137,6 +137,7 @@ impl Driver {
                 Input::Connected(id)
             }
             Message::Input(input) => input,
+            Message::TooManyPings(id, used) => return self.calm(id, used),
             Message::Explain(answer) => {
                 let explanation = self.state.decisions.explain(self.latest(), self.balancer.explain());
                 // Who asked may have stopped waiting.
@@ -150,6 +151,17 @@ impl Driver {
             _ => {}
         }
         self.balancer.handle(self.shared.clock.now(), input);
+    }
+
+    /// Later connections send fewer PINGs (gRFC A8).
+    fn calm(&mut self, id: ConnectionId, used: KeepaliveSettings) {
+        let keepalive = &mut self.settings.line.keepalive;
+        let calmed = keepalive.calmed(&used);
+        if std::mem::replace(keepalive, calmed) == calmed {
+            return;
+        }
+        let time = calmed.time;
+        tracing::warn!(target: "evenkeel::channel", target = %self.shared.target, connection = %id, ?time, "a server finds keepalive PINGs too many; new connections send them half as often");
     }
 
     fn start_resolving(&mut self) {
@@ -251,7 +263,7 @@ impl Driver {
             id,
             address,
             clock: self.shared.clock,
-            progress: self.settings.progress,
+            line: self.settings.line,
             dialer: Arc::clone(&self.settings.dialer),
             load,
             driver: self.sender.clone(),

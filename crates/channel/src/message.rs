@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use evenkeel_balance::{ConnectionId, Input};
+use evenkeel_balance::{ConnectionId, Input, KeepaliveSettings};
 use tokio::sync::oneshot;
 
 use crate::{explain::Explanation, transport::Connection};
@@ -11,6 +11,8 @@ pub(crate) enum Message {
     Input(Input),
     /// An attempt has made its connection.
     Opened(ConnectionId, Arc<Connection>),
+    /// A server leaves because of too many PINGs; its connection went by these settings.
+    TooManyPings(ConnectionId, KeepaliveSettings),
     /// Somebody asks why calls go where they go.
     Explain(oneshot::Sender<Explanation>),
 }

@@ -2,7 +2,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -30,8 +30,8 @@ pub(super) struct Activity {
     probing: AtomicBool,
     /// The last stream that the peer will process; all of them until it says otherwise.
     last_processed: AtomicU32,
-    /// The error code of the peer's first GOAWAY; above those of 32 bits until there is one.
-    goaway: AtomicU64,
+    /// The peer's first good-bye.
+    goaway: OnceLock<Goaway>,
     /// The last stream whose HEADERS have begun to leave.
     last_opened: AtomicU32,
 }
@@ -46,7 +46,7 @@ impl Activity {
             replied_at: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             last_processed: AtomicU32::new(u32::MAX),
-            goaway: AtomicU64::new(u64::MAX),
+            goaway: OnceLock::new(),
             last_opened: AtomicU32::new(0),
         }
     }
@@ -96,15 +96,15 @@ impl Activity {
         stream > self.last_processed.load(Relaxed)
     }
 
-    /// The error code with which the peer first said that it is leaving, if it has.
-    pub(super) fn goaway(&self) -> Option<u32> {
-        u32::try_from(self.goaway.load(Relaxed)).ok()
+    /// The good-bye with which the peer first said that it is leaving, if it has.
+    pub(super) fn goaway(&self) -> Option<&Goaway> {
+        self.goaway.get()
     }
 
     fn leaving(&self, goaway: Goaway) {
         self.last_processed.store(goaway.last, Relaxed);
         // Only the first one says why (gRFC A94); for a later one this fails.
-        let _ = self.goaway.compare_exchange(u64::MAX, u64::from(goaway.code), Relaxed, Relaxed);
+        let _ = self.goaway.set(goaway);
     }
 
     /// Whether anything of this stream has been written.

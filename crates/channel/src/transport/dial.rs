@@ -1,6 +1,6 @@
 //! Byte streams to peers: TCP and Unix sockets, through a proxy and with TLS where the channel has them.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use evenkeel_balance::Address;
 use tokio::{
@@ -22,6 +22,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) tunnel: Option<Tunnel>,
+    /// How long the kernel waits for what it has sent to be acknowledged before it gives the peer up (gRFC A18).
+    pub(crate) user_timeout: Option<Duration>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<std::sync::Arc<crate::tls::Secure>>,
 }
@@ -83,8 +85,23 @@ impl Dialer {
             None => TcpStream::connect(address).await?,
         };
         stream.set_nodelay(true)?;
+        if let Some(timeout) = self.user_timeout {
+            limit_patience(&stream, timeout)?;
+        }
         Ok(stream)
     }
+}
+
+/// Without it, data that is never acknowledged keeps a connection for a quarter of an hour, and a PING behind it.
+#[cfg(target_os = "linux")]
+fn limit_patience(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout))
+}
+
+#[cfg(not(target_os = "linux"))]
+#[allow(clippy::unnecessary_wraps, reason = "as on Linux, where there is something to do")]
+fn limit_patience(_: &TcpStream, _: Duration) -> io::Result<()> {
+    Ok(())
 }
 
 /// A connection to a socket on this machine is made, or refused, at once.
@@ -108,5 +125,25 @@ impl From<io::Error> for DialError {
 impl From<TunnelError> for DialError {
     fn from(error: TunnelError) -> Self {
         Self { message: error.to_string(), refused: error.is_refused() }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_as_impatient_as_it_is_told_to_be_and_patient_otherwise() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for user_timeout in [None, Some(Duration::from_secs(20))] {
+            let dialer = Dialer {
+                tunnel: None,
+                user_timeout,
+                #[cfg(feature = "tls")]
+                tls: None,
+            };
+            let stream = dialer.connect_tcp(listener.local_addr().unwrap()).await.unwrap();
+            assert_eq!(socket2::SockRef::from(&stream).tcp_user_timeout().unwrap(), user_timeout);
+        }
     }
 }

@@ -1,4 +1,8 @@
-/// Finds GOAWAY frames in the bytes a server sends, and what they say.
+use std::fmt;
+
+use super::error::reason_name;
+
+/// Finds GOAWAY frames in the bytes a server sends.
 ///
 /// The HTTP/2 library tells a stream *that* there was a GOAWAY, but not whether its own id was above the last one
 /// processed. Only then is it safe to send a call again that may not be idempotent, so it is read off the wire.
@@ -9,25 +13,58 @@ pub(super) struct GoawayScan {
     filled: usize,
     /// Payload bytes still to come.
     left: usize,
-    /// The first eight payload bytes of a GOAWAY, as far as they have come.
-    said: Option<(u64, u8)>,
+    /// The payload of a GOAWAY as far as it has come and is kept.
+    payload: Option<Vec<u8>>,
 }
 
-/// What a GOAWAY says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A server's good-bye.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Goaway {
-    /// The last stream that the peer will process.
+    /// The last stream that it has processed or will.
     pub(super) last: u32,
     /// Its error code.
     pub(super) code: u32,
+    /// What it adds for people to read, as far as it is kept.
+    debug: Vec<u8>,
 }
 
 const HEADER: usize = 9;
 const GOAWAY: u8 = 7;
+const ENHANCE_YOUR_CALM: u32 = 11;
+/// How much of a payload is kept: a server may send what it likes.
+const KEPT: usize = 8 + 128;
+
+impl Goaway {
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let (last, rest) = payload.split_first_chunk()?;
+        let (code, debug) = rest.split_first_chunk()?;
+        let last = u32::from_be_bytes(*last) & 0x7FFF_FFFF;
+        Some(Self { last, code: u32::from_be_bytes(*code), debug: debug.to_vec() })
+    }
+
+    /// Whether the server leaves because of our PINGs (gRFC A8).
+    pub(super) fn is_too_many_pings(&self) -> bool {
+        self.code == ENHANCE_YOUR_CALM && self.debug == b"too_many_pings"
+    }
+}
+
+/// `GOAWAY`, the error code if it is one, and what the server adds.
+impl fmt::Display for Goaway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GOAWAY")?;
+        if self.code != 0 {
+            write!(f, " {}", reason_name(self.code))?;
+        }
+        if !self.debug.is_empty() {
+            write!(f, ": {}", self.debug.escape_ascii())?;
+        }
+        Ok(())
+    }
+}
 
 impl GoawayScan {
     pub(super) fn new() -> Self {
-        Self { header: [0; HEADER], filled: 0, left: 0, said: None }
+        Self { header: [0; HEADER], filled: 0, left: 0, payload: None }
     }
 
     /// Takes in the next bytes; returns the last GOAWAY that is complete in them.
@@ -52,7 +89,7 @@ impl GoawayScan {
         if self.filled == HEADER {
             let [a, b, c, kind, ..] = self.header;
             self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-            self.said = (kind == GOAWAY).then_some((0, 0));
+            self.payload = (kind == GOAWAY).then(Vec::new);
             if self.left == 0 {
                 self.filled = 0;
             }
@@ -62,20 +99,14 @@ impl GoawayScan {
 
     fn read_payload(&mut self, payload: &[u8]) -> Option<Goaway> {
         self.left -= payload.len();
-        if self.left == 0 {
-            self.filled = 0;
+        if let Some(kept) = &mut self.payload {
+            kept.extend(payload.iter().take(KEPT - kept.len()));
         }
-        let (said, seen) = self.said.as_mut()?;
-        for &byte in payload.iter().take(usize::from(8 - *seen)) {
-            *said = *said << 8 | u64::from(byte);
-            *seen += 1;
-        }
-        if *seen < 8 {
+        if self.left > 0 {
             return None;
         }
-        let [a, b, c, d, code @ ..] = said.to_be_bytes();
-        self.said = None;
-        Some(Goaway { last: u32::from_be_bytes([a, b, c, d]) & 0x7FFF_FFFF, code: u32::from_be_bytes(code) })
+        self.filled = 0;
+        Goaway::parse(&self.payload.take()?)
     }
 }
 
@@ -95,15 +126,26 @@ mod tests {
             frame(0, &[7; 300]),
             frame(GOAWAY, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0]),
             frame(6, &[1; 8]),
-            frame(GOAWAY, &[0, 0, 1, 5, 0, 0, 0, 11, b'b', b'y', b'e']),
+            frame(GOAWAY, &[&[0, 0, 1, 5, 0, 0, 0, 11][..], b"too_many_pings"].concat()),
             frame(0, &[GOAWAY; 20]),
         ]
         .concat();
         for step in 1..bytes.len() {
             let mut scan = GoawayScan::new();
             let found: Vec<_> = bytes.chunks(step).filter_map(|chunk| scan.scan(chunk)).collect();
-            assert_eq!(found.last(), Some(&Goaway { last: 0x105, code: 11 }), "in steps of {step}");
-            assert!(found.len() == 1 || found[0] == Goaway { last: 0x7FFF_FFFF, code: 0 });
+            let last = found.last().unwrap();
+            assert!(last.last == 0x105 && last.is_too_many_pings(), "in steps of {step}");
+            assert_eq!(last.to_string(), "GOAWAY ENHANCE_YOUR_CALM: too_many_pings");
+            assert!(found.len() == 1 || (found[0].last == 0x7FFF_FFFF && found[0].to_string() == "GOAWAY"));
         }
+    }
+
+    #[test]
+    fn keeps_little_of_what_a_server_adds_and_nothing_of_a_short_one() {
+        let mut scan = GoawayScan::new();
+        assert_eq!(scan.scan(&frame(GOAWAY, &[0; 7])), None);
+        let long = scan.scan(&frame(GOAWAY, &[0; 16_000])).unwrap();
+        assert_eq!(long.debug.len(), 128);
+        assert_eq!(scan.scan(&frame(GOAWAY, &[0; 8])).unwrap().last, 0, "and goes on after both");
     }
 }

@@ -5,14 +5,16 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{Address, ConnectionId, Load, Loss, Progress, ProgressSettings, Verdict};
+use evenkeel_balance::{
+    Address, ConnectionId, Keepalive, KeepaliveSettings, KeepaliveVerdict, Load, Loss, Progress, Time, Traffic, Verdict,
+};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 use tokio::{
@@ -22,21 +24,12 @@ use tokio::{
 };
 
 use super::{
-    Ends, StreamError, StreamQueue,
+    Ends, LineSettings, StreamError, StreamQueue,
     activity::{Activity, Noted},
+    goaway::Goaway,
     streams::Streams,
 };
 use crate::{clock::Clock, socket::SocketReport};
-
-/// What a peer may send on one stream before we have read it. A slow reader costs this much and no more.
-const STREAM_WINDOW: u32 = 512 * 1024;
-/// How much of that is given back at a time.
-const RELEASED_AT: usize = STREAM_WINDOW as usize / 8;
-/// What a peer may send on all streams together: the most there is. The streams' own windows bound it; a smaller one
-/// would let a few slow readers hold up every other call of the connection.
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// The largest header list that a peer may send.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
 
 /// The longest piece that goes out without asking the peer's windows first, if it is a request's last: then the
 /// library holds it for as long as they are closed. Asking costs as much as sending does.
@@ -50,7 +43,7 @@ pub(crate) async fn handshake<S>(
     stream: S,
     ends: Ends,
     clock: Clock,
-    settings: ProgressSettings,
+    settings: LineSettings,
     load: Arc<Load>,
     queue: Arc<StreamQueue>,
 ) -> Result<(Connection, Line<S>), String>
@@ -58,11 +51,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let activity = Arc::new(Activity::new(clock));
+    let LineSettings { progress, keepalive, windows } = settings;
     let (send, mut connection) = h2::client::Builder::new()
         .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEADER_LIST)
+        .initial_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
+        .max_header_list_size(windows.header_list)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         // What the peer had sent before it heard of a cancellation is no error of its, however often we cancel.
         .max_local_error_reset_streams(None)
@@ -79,6 +73,8 @@ where
         queue,
         closed: AtomicBool::new(false),
         hang_up: Notify::new(),
+        released_at: windows.released_at(),
+        given_up: OnceLock::new(),
     });
     let line = Line {
         connection,
@@ -87,7 +83,8 @@ where
         send: Some(send.clone()),
         shared: Arc::clone(&shared),
         clock,
-        progress: Progress::new(settings),
+        progress: Progress::new(progress),
+        keepalive: Keepalive::new(keepalive),
         suspicion: Suspicion { load, raised: false },
         timer: None,
         has_spoken: false,
@@ -117,6 +114,10 @@ struct Shared {
     closed: AtomicBool,
     /// Asks the line to end once its streams have.
     hang_up: Notify,
+    /// How much of a stream's window is given back at a time.
+    released_at: usize,
+    /// Why we gave the peer up, if we did.
+    given_up: OnceLock<String>,
 }
 
 /// What a stream is for.
@@ -349,7 +350,7 @@ impl Incoming {
         };
         self.permit.shared.activity.replied();
         self.unreleased += data.len();
-        if self.unreleased >= RELEASED_AT {
+        if self.unreleased >= self.permit.shared.released_at {
             // Fails only where the stream is gone, which the next read tells.
             let _ = body.flow_control().release_capacity(std::mem::take(&mut self.unreleased));
         }
@@ -386,6 +387,7 @@ pub(crate) struct Line<S> {
     shared: Arc<Shared>,
     clock: Clock,
     progress: Progress,
+    keepalive: Keepalive,
     suspicion: Suspicion,
     timer: Option<Pin<Box<Sleep>>>,
     has_spoken: bool,
@@ -417,8 +419,8 @@ impl Drop for Suspicion {
 pub(crate) enum News {
     /// The peer has sent its first frame: it is alive and its settings are known.
     Spoke,
-    /// The peer takes no more calls (GOAWAY, as a rule); running ones go on.
-    Leaving(Loss),
+    /// The peer takes no more calls (GOAWAY, as a rule), in its words; running ones go on.
+    Leaving(String, Loss),
     /// Calls are outstanding and the peer is silent.
     Stalled(String),
     /// A silent peer has spoken.
@@ -457,18 +459,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if self.is_leaving(cx) {
             self.send = None;
             self.shared.close();
-            return Poll::Ready(News::Leaving(self.loss(None)));
+            let goaway = self.goaway().map_or_else(|| "GOAWAY".to_owned(), Goaway::to_string);
+            return Poll::Ready(News::Leaving(format!("the server is going away ({goaway})"), self.loss(None)));
         }
         if self.ping_under_way && self.ping_pong.poll_pong(cx).is_ready() {
             self.ping_under_way = false;
         }
-        self.poll_progress(cx)
+        self.poll_watch(cx)
     }
 
     /// How the connection was lost that ended so: its first reason counts (gRFC A94).
     fn loss(&self, error: Option<&h2::Error>) -> Loss {
-        if let Some(code) = self.shared.activity.goaway() {
-            return Loss::GoAway(code);
+        if let Some(goaway) = self.goaway() {
+            return Loss::GoAway(goaway.code);
         }
         match error.and_then(h2::Error::get_io).map(io::Error::kind) {
             None => Loss::Unknown,
@@ -494,29 +497,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         matches!(send.poll_ready(cx), Poll::Ready(Err(_)))
     }
 
-    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<News> {
+    /// Watches the peer by both its watchers, with one timer and at most one PING under way.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<News> {
         loop {
             let (now, traffic) = (self.clock.now(), self.shared.activity.traffic());
-            let verdict = self.progress.judge(now, &traffic);
-            // Without `send` it gets no calls in any case.
-            self.suspicion.set(self.send.is_some() && self.progress.is_suspect());
-            match verdict {
-                Verdict::Well => {}
-                Verdict::Probe => self.probe(),
-                Verdict::Stalled => {
-                    let since = traffic.unanswered_since.unwrap_or(traffic.received_at);
-                    let silence = now.since(since).as_millis();
-                    return Poll::Ready(News::Stalled(format!("calls outstanding and no byte for {silence} ms")));
-                }
-                Verdict::Recovered => return Poll::Ready(News::Recovered),
-                Verdict::Dead => {
-                    self.shared.close();
-                    self.send = None;
-                    let why = "no byte came while calls were outstanding".to_owned();
-                    return Poll::Ready(News::Closed(why, Loss::TimedOut));
-                }
+            let quiet = self.judge_quiet(now, traffic.received_at);
+            if let Some(news) = quiet.or_else(|| self.judge_progress(now, &traffic)) {
+                return Poll::Ready(news);
             }
-            let Some(at) = self.progress.next_timeout(&traffic) else { return Poll::Pending };
+            let quiet = self.keepalive.next_timeout(traffic.received_at, self.is_in_use()).filter(|_| self.has_spoken);
+            let Some(at) = self.progress.next_timeout(&traffic).into_iter().chain(quiet).min() else {
+                return Poll::Pending;
+            };
             let at = self.clock.instant(at);
             let armed = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             // One that fires early costs a look; one that was armed for a stall that is over would fire too late.
@@ -528,12 +520,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
+    fn judge_progress(&mut self, now: Time, traffic: &Traffic) -> Option<News> {
+        let verdict = self.progress.judge(now, traffic);
+        // Without `send` it gets no calls in any case.
+        self.suspicion.set(self.send.is_some() && self.progress.is_suspect());
+        match verdict {
+            Verdict::Well => None,
+            Verdict::Probe => {
+                self.probe();
+                None
+            }
+            Verdict::Stalled => {
+                let since = traffic.unanswered_since.unwrap_or(traffic.received_at);
+                let silence = now.since(since).as_millis();
+                Some(News::Stalled(format!("calls outstanding and no byte for {silence} ms")))
+            }
+            Verdict::Recovered => Some(News::Recovered),
+            Verdict::Dead => Some(self.give_up("no byte came while calls were outstanding".to_owned())),
+        }
+    }
+
+    /// Before the peer's first frame there is nothing to keep alive: the attempt has a time limit of its own.
+    fn judge_quiet(&mut self, now: Time, received_at: Time) -> Option<News> {
+        if !self.has_spoken {
+            return None;
+        }
+        match self.keepalive.judge(now, received_at, self.is_in_use()) {
+            KeepaliveVerdict::Well => None,
+            KeepaliveVerdict::Ping => {
+                self.probe();
+                None
+            }
+            KeepaliveVerdict::Dead => {
+                let waited = self.keepalive.settings().timeout;
+                Some(self.give_up(format!("keepalive: no answer to a PING for {waited:?}")))
+            }
+        }
+    }
+
+    /// Whether a stream is open, be it a health Watch.
+    fn is_in_use(&self) -> bool {
+        self.shared.open.load(Ordering::Acquire) > 0
+    }
+
+    fn give_up(&mut self, why: String) -> News {
+        self.shared.close();
+        self.send = None;
+        let why = self.shared.given_up.get_or_init(|| why);
+        News::Closed(why.clone(), Loss::TimedOut)
+    }
+
     fn probe(&mut self) {
         // One at a time: an unanswered PING is as good a question as a second one.
         if !self.ping_under_way {
             self.ping_under_way = self.ping_pong.send_ping(h2::Ping::opaque()).is_ok();
         }
         self.shared.activity.probing();
+    }
+}
+
+impl<S> Line<S> {
+    /// The peer's first good-bye, if it has said one.
+    fn goaway(&self) -> Option<&Goaway> {
+        self.shared.activity.goaway()
+    }
+
+    /// What the connection went by, if its peer leaves because of too many PINGs.
+    pub(crate) fn overdone_keepalive(&self) -> Option<KeepaliveSettings> {
+        self.goaway().filter(|goaway| goaway.is_too_many_pings()).map(|_| *self.keepalive.settings())
     }
 }
 
@@ -545,7 +599,7 @@ impl Shared {
             Some(reason) if error.is_reset() => StreamError::Reset(reason.into()),
             _ if !self.activity.has_left(stream.as_u32()) => StreamError::NotSent,
             _ if self.activity.is_unprocessed(stream.as_u32()) => StreamError::LeftBehind,
-            _ => StreamError::Broken(root_cause(error)),
+            _ => StreamError::Broken(self.given_up.get().cloned().unwrap_or_else(|| root_cause(error))),
         }
     }
 }
@@ -566,7 +620,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1_024);
         let ends = Ends { remote: Address::Unix("/peer".into()), local: None, is_secure: false };
         let (connection, mut line) =
-            handshake(near, ends, Clock::start(), ProgressSettings::default(), Arc::default(), Arc::default())
+            handshake(near, ends, Clock::start(), LineSettings::default(), Arc::default(), Arc::default())
                 .await
                 .unwrap();
         far.write_all(&EMPTY_SETTINGS).await.unwrap();

@@ -10,9 +10,11 @@ mod goaway;
 mod h2;
 mod opened;
 mod queue;
+mod settings;
 mod streams;
 
 pub(crate) use self::h2::{Connection, Incoming, Line, News, Outgoing, Permit, Purpose, handshake};
 pub(crate) use dial::{Dialer, Ends, Stream};
 pub(crate) use error::StreamError;
 pub(crate) use queue::StreamQueue;
+pub(crate) use settings::{LineSettings, Windows};

@@ -91,6 +91,13 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
+impl Frame {
+    /// Whether it asks for a sign of life.
+    pub(crate) fn is_ping(&self) -> bool {
+        self.kind == PING && self.flags != ACK
+    }
+}
+
 impl Raw {
     /// Listens; each connection comes out once its preface has come in.
     pub(crate) async fn listen() -> (SocketAddr, mpsc::UnboundedReceiver<Self>) {
@@ -129,7 +136,25 @@ impl Raw {
     }
 
     pub(crate) async fn go_away_with(&mut self, last: u32, code: u32) {
-        self.write(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()).await;
+        self.go_away_saying(last, code, "").await;
+    }
+
+    pub(crate) async fn go_away_saying(&mut self, last: u32, code: u32, debug: &str) {
+        let payload = [&last.to_be_bytes()[..], &code.to_be_bytes(), debug.as_bytes()].concat();
+        self.write(GOAWAY, 0, 0, &payload).await;
+    }
+
+    /// The frames until the connection ends or `wanted` says so of one, however long it takes.
+    pub(crate) async fn frames(&mut self, wanted: impl Fn(&Frame) -> bool) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.read().await {
+            let is_last = wanted(&frame);
+            frames.push(frame);
+            if is_last {
+                break;
+            }
+        }
+        frames
     }
 
     /// The stream of the next call.

@@ -1,0 +1,44 @@
+use evenkeel_balance::{KeepaliveSettings, ProgressSettings};
+
+/// How a connection is watched, and how much its peer may send ahead.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LineSettings {
+    pub(crate) progress: ProgressSettings,
+    pub(crate) keepalive: KeepaliveSettings,
+    pub(crate) windows: Windows,
+}
+
+/// What a peer may send before it has been read, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Windows {
+    /// On one stream. A slow reader costs this much and no more.
+    pub(crate) stream: u32,
+    /// On all streams together. The streams' own windows bound it; a smaller one would let a few slow readers hold up
+    /// every other call of the connection.
+    pub(crate) connection: u32,
+    /// The largest header list.
+    pub(crate) header_list: u32,
+}
+
+/// What every HTTP/2 connection begins with.
+const LEAST: u32 = 65_535;
+/// What its format has room for.
+const MOST: u32 = (1 << 31) - 1;
+
+impl Windows {
+    /// The window of this size, or the nearest that HTTP/2 allows.
+    pub(crate) fn possible(size: u32) -> u32 {
+        size.clamp(LEAST, MOST)
+    }
+
+    /// How much of a stream's window is given back at a time.
+    pub(crate) fn released_at(&self) -> usize {
+        self.stream as usize / 8
+    }
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self { stream: 512 * 1024, connection: MOST, header_list: 64 * 1024 }
+    }
+}
