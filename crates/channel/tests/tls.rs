@@ -61,7 +61,10 @@ async fn servers_that_ask_are_shown_the_identity() {
     let with = Tls::new().ca_pem(ca.pem()).identity_pem(chain, key);
     EchoClient::new(channel(&front, with)).unary(request("x")).await.unwrap();
     let why = failure(channel(&front, Tls::new().ca_pem(ca.pem()))).await;
-    assert!(why.contains("CertificateRequired"), "{why}");
+    assert!(why.contains("CertificateRequired") && why.contains("Tls::identity_files"), "{why}");
+    let (chain, key) = Authority::new().issue("client");
+    let why = failure(channel(&front, Tls::new().ca_pem(ca.pem()).identity_pem(chain, key))).await;
+    assert!(why.contains("does not accept the client's certificate"), "{why}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ mod secure;
 
 use std::{fmt, path::PathBuf};
 
-pub(crate) use secure::Secure;
+pub(crate) use secure::{Secure, explain_read};
 
 /// How a channel speaks TLS: give it to [`Builder::tls`](crate::Builder::tls).
 ///

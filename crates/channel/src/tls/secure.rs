@@ -116,13 +116,39 @@ fn advice(error: &rustls::Error, name: &str) -> String {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => format!("; the channel expects {name}: set another name by Tls::server_name"),
         rustls::Error::InvalidMessage(_) => "; the server does not seem to speak TLS on this port".to_owned(),
-        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            "; the server does not speak HTTP/2 (ALPN h2)".to_owned()
-        }
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure) => {
-            "; the server may want a client's certificate: give one by Tls::identity_files".to_owned()
-        }
+        rustls::Error::AlertReceived(alert) => alert_advice(*alert).to_owned(),
         _ => String::new(),
+    }
+}
+
+/// What to do about an alert of the server.
+fn alert_advice(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::NoApplicationProtocol => "; the server does not speak HTTP/2 (ALPN h2)",
+        AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
+            "; the server may want a client's certificate: give one by Tls::identity_files"
+        }
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::DecryptError
+        | AlertDescription::UnsupportedCertificate => {
+            "; the server does not accept the client's certificate: check what Tls::identity_files names"
+        }
+        _ => "",
+    }
+}
+
+/// An error of reading, with what to do about it if it is an alert. A TLS 1.3 client's handshake is over before the
+/// server has seen its certificate, so that the refusal comes where data is awaited.
+pub(crate) fn explain_read(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(cause @ rustls::Error::AlertReceived(alert)) => {
+            io::Error::new(error.kind(), format!("TLS: {cause}{}", alert_advice(*alert)))
+        }
+        _ => error,
     }
 }
 

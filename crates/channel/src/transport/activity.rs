@@ -157,6 +157,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
             }
             self.activity.received();
         }
+        #[cfg(feature = "tls")]
+        let result = result.map_err(crate::tls::explain_read);
         result
     }
 }
