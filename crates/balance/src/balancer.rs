@@ -24,7 +24,13 @@ pub struct Balancer {
     policy: Child,
     subchannels: Subchannels,
     entropy: Entropy,
-    /// Whether the resolver has ever succeeded; its later failures change nothing.
+    /// What `policy` was built from.
+    config: LbConfig,
+    /// Whether anybody has wanted a connection, since it last went idle. Until then the policy is not asked.
+    is_awake: bool,
+    /// It has gone idle, and calls are still placed by an older picker.
+    owes_dormant: bool,
+    /// Whether the resolver has succeeded since then; its later failures change nothing.
     is_resolved: bool,
     re_resolve: bool,
     connectivity: Connectivity,
@@ -58,6 +64,9 @@ pub enum Input {
     Saturated(SubchannelId),
     /// Somebody waits for a connection: leave IDLE.
     ExitIdle,
+    /// Nobody has made a call for long: close every connection and forget the endpoints. The next call or
+    /// [`ExitIdle`](Self::ExitIdle) begins from the beginning, with a resolver's answer.
+    GoIdle,
 }
 
 /// What the core wants done.
@@ -148,7 +157,18 @@ impl Balancer {
         let policy = Child::new(config, &policies).map_err(|error| error.under(CONFIG_PATH))?;
         let subchannels = Subchannels::new(settings, Entropy::new(entropy.next_u64()));
         let connectivity = Connectivity::Idle;
-        Ok(Self { policies, policy, subchannels, entropy, is_resolved: false, re_resolve: false, connectivity })
+        Ok(Self {
+            policies,
+            policy,
+            subchannels,
+            entropy,
+            config: config.clone(),
+            is_awake: false,
+            owes_dormant: false,
+            is_resolved: false,
+            re_resolve: false,
+            connectivity,
+        })
     }
 
     /// Places calls as `config` says from now on; the policy in force serves until a new one is ready.
@@ -159,6 +179,7 @@ impl Balancer {
     pub fn configure(&mut self, now: Time, config: &LbConfig) -> Result<(), ConfigError> {
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
         self.policy.configure(config, &self.policies, &mut ctx).map_err(|error| error.under(CONFIG_PATH))?;
+        self.config = config.clone();
         self.spread_changes(now);
         Ok(())
     }
@@ -177,6 +198,7 @@ impl Balancer {
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Time, input: Input) {
+        self.is_awake |= matches!(input, Input::Resolved(_) | Input::ResolutionFailed(_) | Input::ExitIdle);
         match input {
             Input::Resolved(endpoints) => {
                 self.is_resolved = true;
@@ -202,6 +224,7 @@ impl Balancer {
             Input::Recovered(connection) => self.subchannels.stalled(now, connection, None),
             Input::Saturated(id) => self.subchannels.saturated(now, id),
             Input::ExitIdle => self.tell(now, Event::ExitIdle),
+            Input::GoIdle => self.go_idle(now),
         }
         self.spread_changes(now);
     }
@@ -230,8 +253,7 @@ impl Balancer {
             if std::mem::take(&mut self.re_resolve) {
                 return Some(Action::Resolve);
             }
-            let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
-            let update = self.policy.poll_update(&mut ctx);
+            let update = self.poll_update(now);
             // A policy with children may have started one, which has begun to connect.
             let spread = self.spread_changes(now);
             // Only now is it certain that nobody takes over what others have let go.
@@ -281,6 +303,25 @@ impl Balancer {
     pub fn shutdown(&mut self, now: Time) {
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
         self.policy.shutdown(&mut ctx);
+    }
+
+    /// The policy is shut down as a whole and another stands ready: none need know how to begin anew.
+    fn go_idle(&mut self, now: Time) {
+        // What was built once can be built again; if a policy of somebody's own cannot, it stays.
+        let Ok(fresh) = Child::new(&self.config, &self.policies) else { return };
+        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        self.policy.shutdown(&mut ctx);
+        self.policy = fresh;
+        self.owes_dormant = std::mem::take(&mut self.is_awake);
+        (self.is_resolved, self.re_resolve) = (false, false);
+    }
+
+    fn poll_update(&mut self, now: Time) -> Option<Update> {
+        if std::mem::take(&mut self.owes_dormant) {
+            return Some(Self::dormant());
+        }
+        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        self.is_awake.then(|| self.policy.poll_update(&mut ctx)).flatten()
     }
 
     fn become_(&mut self, now: Time, to: Connectivity) {

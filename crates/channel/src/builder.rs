@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     ConnectProxy, ConnectProxyError,
     driver::{Driver, Settings, State},
+    endpoint_source::EndpointSource,
+    idle::IdleWatch,
     metrics,
     report::Report,
     request::ReplayLimits,
@@ -24,6 +26,9 @@ use crate::{
     snapshot::Snapshot,
     transport::{Dialer, LineSettings, Windows},
 };
+
+/// As in gRPC's other clients.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Describes a [`Channel`](crate::Channel) before it is built.
 #[must_use = "a builder does nothing until it is built"]
@@ -38,6 +43,7 @@ pub struct Builder {
     health_check: Option<HealthCheck>,
     connections: ConnectionSettings,
     line: LineSettings,
+    idle_timeout: Option<Duration>,
     replays: ReplayLimits,
     connect_proxy: ConnectProxy,
     #[cfg(feature = "tls")]
@@ -58,6 +64,7 @@ impl Builder {
             health_check: None,
             connections: ConnectionSettings::default(),
             line: LineSettings::default(),
+            idle_timeout: Some(IDLE_TIMEOUT),
             replays: ReplayLimits::default(),
             connect_proxy: ConnectProxy::default(),
             #[cfg(feature = "tls")]
@@ -150,6 +157,16 @@ impl Builder {
         self
     }
 
+    /// After so long without a call, the channel closes its connections, stops resolving and is IDLE until the next call
+    /// or [`Channel::connect`](crate::Channel::connect), which begins as the first one did. Default 30 minutes, as in
+    /// gRPC's other clients; `None` for never.
+    ///
+    /// The channel looks once a period, so it goes idle between one period and two after its last call has ended. A
+    /// resolver of the caller's own ([`resolver`](Self::resolver)) runs on, and what it said last is taken up again.
+    pub fn idle_timeout(self, idle_timeout: Option<Duration>) -> Self {
+        Self { idle_timeout, ..self }
+    }
+
     /// How much a server may send ahead on one stream, in bytes. Default 512 KiB; what HTTP/2 does not allow is taken as
     /// the nearest that it does, 65,535 to 2^31 − 1.
     ///
@@ -199,7 +216,7 @@ impl Builder {
 
     /// Starts the channel's driver.
     pub(crate) fn start(mut self) -> Result<Core, BuildError> {
-        let (resolver, authority) = self.resolve_target()?;
+        let (source, authority) = self.endpoint_source()?;
         let authority: uri::Authority = authority.parse().map_err(|_| BuildError::Authority(authority))?;
         let (dialer, scheme) = self.dialer(&authority)?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
@@ -219,7 +236,8 @@ impl Builder {
             messages,
             sender: sender.downgrade(),
             reports,
-            resolver: Some(resolver),
+            source,
+            idle: IdleWatch::new(self.idle_timeout),
             state: State::new(Arc::clone(&config)),
             settings: Settings { default_config: config, health_check: self.health_check, line: self.line, dialer },
         };
@@ -248,13 +266,14 @@ impl Builder {
         Ok((Arc::new(plain), uri::Scheme::HTTP))
     }
 
-    fn resolve_target(&mut self) -> Result<(Box<dyn Resolver>, String), BuildError> {
+    fn endpoint_source(&mut self) -> Result<(EndpointSource, String), BuildError> {
         if let Some(resolver) = self.resolver.take() {
-            return Ok((resolver, self.authority.take().unwrap_or_else(|| self.target.clone())));
+            let authority = self.authority.take().unwrap_or_else(|| self.target.clone());
+            return Ok((EndpointSource::Own(Some(resolver)), authority));
         }
         let target: Target = self.target.parse()?;
         let authority = self.authority.take().unwrap_or_else(|| target.authority());
-        Ok((target.resolver(&self.naming), authority))
+        Ok((EndpointSource::Target(target, self.naming.clone()), authority))
     }
 }
 

@@ -5,10 +5,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
-    Action, Address, Balancer, ConnectionId, Decision, Entropy, HealthCheck, Input, KeepaliveSettings, LbConfig, Load,
-    RetryThrottle, ServiceConfig, Status, SubchannelId, UnknownService, Update, What,
+    Action, Address, Balancer, ConnectionId, Decision, Endpoint, Entropy, HealthCheck, Input, KeepaliveSettings,
+    LbConfig, Load, RetryThrottle, ServiceConfig, Status, SubchannelId, UnknownService, Update, What,
 };
-use evenkeel_naming::{Outcome, Resolver, Resolving};
+use evenkeel_naming::{Outcome, Resolving};
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, WeakUnboundedSender},
@@ -19,8 +19,10 @@ use tokio::{
 
 use crate::{
     connection,
+    endpoint_source::EndpointSource,
     explain::DecisionLog,
     health_watch,
+    idle::{IdleWatch, Usage},
     load_watch::LoadWatch,
     message::Message,
     metrics,
@@ -46,14 +48,19 @@ pub(crate) struct Driver {
     pub(crate) messages: UnboundedReceiver<Message>,
     pub(crate) sender: WeakUnboundedSender<Message>,
     pub(crate) reports: watch::Sender<Arc<Report>>,
-    /// Starts with the first call.
-    pub(crate) resolver: Option<Box<dyn Resolver>>,
+    /// Resolved while calls are made.
+    pub(crate) source: EndpointSource,
+    pub(crate) idle: IdleWatch,
     pub(crate) state: State,
 }
 
 /// What the driver keeps between two turns.
 pub(crate) struct State {
+    /// Whether anybody has used the channel, since it last went idle.
+    is_awake: bool,
     resolving: Option<Resolving>,
+    /// What the resolver said last.
+    endpoints: Option<Arc<[Endpoint]>>,
     resolver_error: Option<String>,
     config_error: Option<String>,
     config: Arc<ServiceConfig>,
@@ -76,7 +83,9 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(config: Arc<ServiceConfig>) -> Self {
         Self {
+            is_awake: false,
             resolving: None,
+            endpoints: None,
             resolver_error: None,
             config_error: None,
             throttle: config.retry_throttling.map(|throttling| Arc::new(RetryThrottle::new(throttling))),
@@ -100,14 +109,17 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         self.configure_connections();
         loop {
-            let deadline = self.balancer.next_timeout().map(|at| self.shared.clock.instant(at));
+            let deadline = self.balancer.next_timeout().into_iter().chain(self.idle.next_timeout()).min();
+            let deadline = deadline.map(|at| self.shared.clock.instant(at));
+            // Asleep, what the resolver says is left for later.
+            let is_awake = self.state.is_awake;
             tokio::select! {
                 message = self.messages.recv() => match message {
                     None => break,
                     Some(message) => self.handle_messages(message),
                 },
-                outcome = next_resolution(&mut self.state.resolving) => self.handle_resolution(outcome),
-                () = sleep_until(deadline) => self.balancer.handle_timeout(self.shared.clock.now()),
+                outcome = next_resolution(&mut self.state.resolving), if is_awake => self.handle_resolution(outcome),
+                () = sleep_until(deadline) => self.handle_timeout(),
             }
             self.act();
         }
@@ -146,7 +158,7 @@ impl Driver {
             }
         };
         match &input {
-            Input::ExitIdle => self.start_resolving(),
+            Input::ExitIdle => self.wake(),
             Input::Disconnected(id, _) | Input::Refused(id, _) | Input::Lost(id, ..) => self.forget(*id),
             _ => {}
         }
@@ -164,10 +176,48 @@ impl Driver {
         tracing::warn!(target: "evenkeel::channel", target = %self.shared.target, connection = %id, ?time, "a server finds keepalive PINGs too many; new connections send them half as often");
     }
 
-    fn start_resolving(&mut self) {
-        if let Some(resolver) = self.resolver.take() {
-            self.state.resolving = Some(evenkeel_naming::start(resolver));
+    /// Begins to resolve, unless it does already.
+    fn wake(&mut self) {
+        if std::mem::replace(&mut self.state.is_awake, true) {
+            return;
         }
+        let now = self.shared.clock.now();
+        self.idle.start(now, self.usage());
+        if let Some(resolving) = self.source.start() {
+            self.state.resolving = Some(resolving);
+        } else if let Some(endpoints) = self.state.endpoints.clone() {
+            self.balancer.handle(now, Input::Resolved(endpoints));
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = self.shared.clock.now();
+        if self.idle.next_timeout().is_some_and(|at| at <= now) {
+            let usage = self.usage();
+            if self.idle.is_idle(now, usage) {
+                self.sleep();
+            }
+        }
+        self.balancer.handle_timeout(now);
+    }
+
+    /// Closes every connection and stops resolving until the next call.
+    fn sleep(&mut self) {
+        self.state.is_awake = false;
+        self.state.resolver_error = None;
+        if self.source.can_restart() {
+            self.state.resolving = None;
+        }
+        self.balancer.handle(self.shared.clock.now(), Input::GoIdle);
+    }
+
+    fn usage(&self) -> Usage {
+        let loads = self.balancer.subchannels().into_iter().map(|endpoint| endpoint.load);
+        let none = Usage { running: 0, begun: self.shared.lanes.drawn() };
+        loads.fold(none, |sum, load| Usage {
+            running: sum.running + u64::from(load.in_flight()),
+            begun: sum.begun.wrapping_add(load.started()),
+        })
     }
 
     fn handle_resolution(&mut self, outcome: Option<Outcome>) {
@@ -180,7 +230,9 @@ impl Driver {
                     Some(Err(error)) => self.refuse_config(&error),
                     None => {}
                 }
-                self.balancer.handle(now, Input::Resolved(resolution.endpoints.into()));
+                let endpoints: Arc<[Endpoint]> = resolution.endpoints.into();
+                self.state.endpoints = Some(Arc::clone(&endpoints));
+                self.balancer.handle(now, Input::Resolved(endpoints));
             }
             Some(Err(error)) => {
                 self.state.resolver_error = Some(error.to_string());

@@ -42,6 +42,11 @@ impl Lanes {
         let draw = self.draws[lane].0.fetch_add(1, Relaxed);
         Entropy::new(self.seed).skip((lane as u64).wrapping_mul(STRETCH).wrapping_add(draw)).next_u64()
     }
+
+    /// How many numbers all lanes have drawn. Each call draws some, so that an equal count means none since.
+    pub(crate) fn drawn(&self) -> u64 {
+        self.draws.iter().fold(0, |sum, draws| sum.wrapping_add(draws.0.load(Relaxed)))
+    }
 }
 
 thread_local! {

@@ -22,6 +22,7 @@ enum Step {
     Stalled(usize),
     Recovered(usize),
     ExitIdle,
+    GoIdle,
     Wait(u64),
     Oversleep(u64),
     Configure(LbConfig),
@@ -85,6 +86,7 @@ fn step(config: impl Strategy<Value = LbConfig> + 'static) -> impl Strategy<Valu
         1 => connection().prop_map(Step::Stalled),
         1 => connection().prop_map(Step::Recovered),
         2 => Just(Step::ExitIdle),
+        1 => Just(Step::GoIdle),
         3 => (0..40_000_u64).prop_map(Step::Wait),
         1 => (0..400_000_u64).prop_map(Step::Oversleep),
         1 => config.prop_map(Step::Configure),
@@ -116,6 +118,10 @@ impl Fuzz {
             Step::Stalled(back) => self.with(back, |driver, id| driver.input(Input::Stalled(id, "silent".into()))),
             Step::Recovered(back) => self.with(back, |driver, id| driver.input(Input::Recovered(id))),
             Step::ExitIdle => self.driver.input(Input::ExitIdle),
+            Step::GoIdle => {
+                self.listed.clear();
+                self.driver.input(Input::GoIdle);
+            }
             Step::Wait(wait) => self.driver.wait(millis(wait)),
             Step::Oversleep(wait) => self.driver.oversleep(millis(wait)),
             Step::Configure(config) => self.driver.configure(&config).expect("the config is good"),

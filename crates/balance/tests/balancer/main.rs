@@ -9,6 +9,7 @@ mod driver;
 mod fuzz;
 mod graceful_switch;
 mod health;
+mod idle;
 mod least_request;
 mod maglev;
 mod measurements;

@@ -142,6 +142,7 @@ fn a56_with_none_up_the_first_that_is_connecting_is_waited_for_and_else_the_last
 #[test]
 fn a56_an_empty_list_of_priorities_fails_all_calls() {
     let mut driver = Driver::new("priority_experimental");
+    driver.input(Input::ExitIdle);
     assert_eq!(driver.pick(), Placed::Queued);
     driver.resolve([v4(1)]);
     let Placed::Failed(status) = driver.pick() else { panic!("there is no level") };

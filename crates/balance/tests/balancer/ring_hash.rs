@@ -342,6 +342,7 @@ fn reconfiguring_keeps_connections_and_moves_to_the_new_ring() {
 #[test]
 fn without_endpoints_calls_fail_with_what_the_resolver_said() {
     let mut driver = Driver::new("ring_hash");
+    driver.input(Input::ExitIdle);
     assert_eq!((driver.pick_by("a"), driver.balancer.connectivity()), (Placed::Queued, Connectivity::Connecting));
     driver.input(Input::ResolutionFailed(Status::unavailable("no DNS server answers")));
     assert_eq!(driver.pick_by("a"), Placed::Failed(Status::unavailable("no DNS server answers")));

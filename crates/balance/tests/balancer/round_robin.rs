@@ -139,6 +139,7 @@ fn an_empty_list_fails_calls_and_a_failed_resolver_keeps_the_list() {
 #[test]
 fn before_the_first_list_calls_wait_and_a_failed_resolver_fails_them() {
     let mut driver = Driver::new("round_robin");
+    driver.input(Input::ExitIdle);
     assert_eq!(driver.pick(), Placed::Queued);
     let failure = Status::unavailable("no DNS server answers");
     driver.input(Input::ResolutionFailed(failure.clone()));

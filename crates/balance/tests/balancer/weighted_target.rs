@@ -116,6 +116,7 @@ fn children_that_would_wait_for_a_call_are_connected_nevertheless() {
 #[test]
 fn no_targets_and_no_resolver_are_told_to_calls() {
     let mut driver = Driver::new("weighted_target");
+    driver.input(Input::ExitIdle);
     assert_eq!(driver.pick(), Placed::Queued);
     driver.resolve([v4(1)]);
     assert!(matches!(driver.pick(), Placed::Failed(status) if status.message.contains("no targets")));

@@ -119,6 +119,7 @@ fn endpoints_of_unknown_zone_are_elsewhere() {
 #[test]
 fn failures_of_the_resolver_and_of_all_endpoints_reach_the_calls() {
     let mut driver = Driver::seeded(&policies(CONFIG), 1);
+    driver.input(Input::ExitIdle);
     assert_eq!(driver.pick(), Placed::Queued);
     let failure = Status::unavailable("no DNS server answers");
     driver.input(Input::ResolutionFailed(failure.clone()));
