@@ -1,11 +1,11 @@
 //! Hedging: sending a call again before its first attempt has failed, and taking whichever answers first (gRFC A6).
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::{Code, HedgingPolicy, Pushback, RetryThrottle, Time};
+use crate::{
+    Code, HedgingPolicy, Pushback, RetryThrottle, Time,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// The attempts of one hedged call: how many there are, when the next one is due, and what an answer means.
 ///
@@ -123,7 +123,7 @@ const MILLION: u64 = 1_000_000;
 
 impl HedgeBudget {
     /// One hedge, to begin with.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self { saved: AtomicU64::new(MILLION) }
     }
 

@@ -54,6 +54,7 @@ mod retry;
 mod service_config;
 mod status;
 mod subchannel;
+mod sync;
 mod time;
 mod xxhash;
 

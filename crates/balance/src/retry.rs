@@ -1,9 +1,9 @@
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::{Code, Entropy, RetryPolicy, RetryThrottling};
+use crate::{
+    Code, Entropy, RetryPolicy, RetryThrottling,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// What a server said about trying again: the `grpc-retry-pushback-ms` trailer (gRFC A6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,6 +106,7 @@ mod server_stream;
 mod shared;
 mod snapshot;
 mod socket;
+mod sync;
 mod tally;
 #[cfg(feature = "tls")]
 mod tls;

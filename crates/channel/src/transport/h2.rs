@@ -188,7 +188,9 @@ impl Connection {
         }
         let limit = self.stream_limit();
         let more = |open: usize| (open < limit).then_some(open + 1);
-        if self.shared.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+        // Who gets in line and then looks here, and who ends a stream and then looks at the line (both SeqCst): one of the
+        // two sees the other. `loom/` shows that less will not do.
+        if self.shared.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
             return Ok(None);
         }
         if purpose == Purpose::Call {
@@ -244,7 +246,7 @@ impl Drop for Permit {
         if self.purpose == Purpose::Call {
             self.shared.activity.ended();
         }
-        self.shared.open.fetch_sub(1, Ordering::AcqRel);
+        self.shared.open.fetch_sub(1, Ordering::SeqCst);
         self.shared.queue.call_next();
     }
 }

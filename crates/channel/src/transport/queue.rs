@@ -4,14 +4,14 @@ use std::{
     cmp::Reverse,
     collections::BTreeMap,
     pin::Pin,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
     task::{Context, Poll},
 };
 
-use tokio::sync::oneshot;
+use crate::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+    oneshot,
+};
 
 /// Calls that wait for a stream on the connections of one subchannel: the most urgent first, and of equals the one that
 /// came first.
