@@ -109,7 +109,8 @@ fn a_frozen_server_is_left_alone_until_it_thaws() {
         assert!(stalled < secs(11), "{policy}: noticed at {stalled:?}");
         assert!((secs(18)..secs(19)).contains(&recovered), "{policy}: thaw noticed at {recovered:?}");
         assert_eq!(trace.picks_between(1, stalled, recovered), 0, "{policy}");
-        assert_eq!(dials(&trace, 1), 1, "{policy}: the connection is kept");
+        let beside = dials(&trace, 1) - 1;
+        assert!((7..=9).contains(&beside), "{policy}: {beside} dials beside it in eight seconds");
 
         let [one, thawed] = [0, 1].map(|index| trace.picks_between(index, recovered, secs(60)));
         assert!(thawed * 10 > one * 8, "{policy}: {thawed} of {one}");
