@@ -154,9 +154,6 @@ where
         let asked = deadline::timeout(&head.headers);
         let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = [asked, set.timeout, left].into_iter().flatten().min();
-        if timeout != asked {
-            head.headers.extend(timeout.map(|timeout| (deadline::GRPC_TIMEOUT, deadline::header(timeout))));
-        }
         let overrides = Overrides::of(&head.extensions);
         Self {
             source: Mutex::new(Source::new(body, &core.replays)),
@@ -535,10 +532,11 @@ where
         *head.headers_mut() = self.head.headers.clone();
         if previous > 0 {
             head.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
-            if let Some(deadline) = self.deadline {
-                let left = deadline.since(self.core.clock.now());
-                head.headers_mut().insert(deadline::GRPC_TIMEOUT, deadline::header(left));
-            }
+        }
+        if let Some(deadline) = self.deadline {
+            // What is left, not what there was: the call may have waited for its endpoint.
+            let left = deadline.since(self.core.clock.now());
+            head.headers_mut().insert(deadline::GRPC_TIMEOUT, deadline::header(left));
         }
         head
     }

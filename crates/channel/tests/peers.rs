@@ -235,6 +235,29 @@ async fn many_slow_readers_leave_room_for_their_neighbours() {
 }
 
 #[tokio::test]
+async fn a_call_that_waited_tells_the_server_what_is_left_of_its_deadline() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let channel = channel_to(listener.local_addr().unwrap());
+    let mut request = to("/s/m", whole("x"));
+    request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("60S"));
+    let calling = tokio::spawn({
+        let channel = channel.clone();
+        async move { status(&channel, request).await }
+    });
+    // The peer is slow to greet, so the call waits.
+    let (socket, _) = within(listener.accept()).await.unwrap();
+    let mut connection = within(h2::server::handshake(socket)).await.unwrap();
+    let (call, mut respond) = within(connection.accept()).await.unwrap().unwrap();
+    let told = call.headers()["grpc-timeout"].to_str().unwrap().to_owned();
+    assert!(told != "60S" && told.starts_with("59") && told.ends_with('u'), "{told}");
+    let mut ended = http::Response::new(());
+    ended.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
+    respond.send_response(ended, true).unwrap();
+    tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    assert_eq!(within(calling).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_deadline_ends_a_response_that_never_pauses() {
     let mut peer = Peer::start().await;
     let channel = channel_to(peer.address);
