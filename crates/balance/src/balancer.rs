@@ -26,14 +26,22 @@ pub struct Balancer {
     entropy: Entropy,
     /// What `policy` was built from.
     config: LbConfig,
-    /// Whether anybody has wanted a connection, since it last went idle. Until then the policy is not asked.
-    is_awake: bool,
-    /// It has gone idle, and calls are still placed by an older picker.
-    owes_dormant: bool,
+    stage: Stage,
     /// Whether the resolver has succeeded since then; its later failures change nothing.
     is_resolved: bool,
     re_resolve: bool,
     connectivity: Connectivity,
+}
+
+/// Whether a channel is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has wanted a connection yet, or since it went idle. The policy is not asked for pickers: its first would
+    /// have calls wait, where they are to wake the channel.
+    Dormant,
+    Awake,
+    /// It has gone idle, and calls are still placed by an older picker.
+    FallingAsleep,
 }
 
 /// What a driver tells the core.
@@ -163,8 +171,7 @@ impl Balancer {
             subchannels,
             entropy,
             config: config.clone(),
-            is_awake: false,
-            owes_dormant: false,
+            stage: Stage::Dormant,
             is_resolved: false,
             re_resolve: false,
             connectivity,
@@ -198,7 +205,9 @@ impl Balancer {
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Time, input: Input) {
-        self.is_awake |= matches!(input, Input::Resolved(_) | Input::ResolutionFailed(_) | Input::ExitIdle);
+        if matches!(input, Input::Resolved(_) | Input::ResolutionFailed(_) | Input::ExitIdle) {
+            self.stage = Stage::Awake;
+        }
         match input {
             Input::Resolved(endpoints) => {
                 self.is_resolved = true;
@@ -312,16 +321,24 @@ impl Balancer {
         let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
         self.policy.shutdown(&mut ctx);
         self.policy = fresh;
-        self.owes_dormant = std::mem::take(&mut self.is_awake);
+        if self.stage == Stage::Awake {
+            self.stage = Stage::FallingAsleep;
+        }
         (self.is_resolved, self.re_resolve) = (false, false);
     }
 
     fn poll_update(&mut self, now: Time) -> Option<Update> {
-        if std::mem::take(&mut self.owes_dormant) {
-            return Some(Self::dormant());
+        match self.stage {
+            Stage::Dormant => None,
+            Stage::Awake => {
+                let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+                self.policy.poll_update(&mut ctx)
+            }
+            Stage::FallingAsleep => {
+                self.stage = Stage::Dormant;
+                Some(Self::dormant())
+            }
         }
-        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
-        self.is_awake.then(|| self.policy.poll_update(&mut ctx)).flatten()
     }
 
     fn become_(&mut self, now: Time, to: Connectivity) {

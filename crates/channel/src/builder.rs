@@ -273,7 +273,7 @@ impl Builder {
         }
         let target: Target = self.target.parse()?;
         let authority = self.authority.take().unwrap_or_else(|| target.authority());
-        Ok((EndpointSource::Target(target, self.naming.clone()), authority))
+        Ok((EndpointSource::Target(Box::new((target, self.naming.clone()))), authority))
     }
 }
 

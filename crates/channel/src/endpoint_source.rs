@@ -3,7 +3,7 @@ use evenkeel_naming::{Options, Resolver, Resolving, Target};
 /// Where a channel's endpoints come from.
 pub(crate) enum EndpointSource {
     /// A target, for which there is a new resolver whenever one is wanted.
-    Target(Target, Options),
+    Target(Box<(Target, Options)>),
     /// A resolver of the caller's own. There is only one, so that it runs on once it has begun.
     Own(Option<Box<dyn Resolver>>),
 }
@@ -12,7 +12,7 @@ impl EndpointSource {
     /// Starts a resolver; `None` where the only one has been started.
     pub(crate) fn start(&mut self) -> Option<Resolving> {
         match self {
-            Self::Target(target, options) => Some(evenkeel_naming::start(target.resolver(options))),
+            Self::Target(found_by) => Some(evenkeel_naming::start(found_by.0.resolver(&found_by.1))),
             Self::Own(resolver) => resolver.take().map(evenkeel_naming::start),
         }
     }
