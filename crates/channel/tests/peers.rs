@@ -250,7 +250,7 @@ async fn a_call_that_waited_tells_the_server_what_is_left_of_its_deadline() {
     let (call, mut respond) = within(connection.accept()).await.unwrap().unwrap();
     let told = call.headers()["grpc-timeout"].to_str().unwrap().to_owned();
     assert!(told != "60S" && told.starts_with("59") && told.ends_with('u'), "{told}");
-    let mut ended = http::Response::new(());
+    let mut ended = Response::new(());
     ended.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
     respond.send_response(ended, true).unwrap();
     tokio::spawn(async move { while connection.accept().await.is_some() {} });
