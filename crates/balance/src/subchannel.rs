@@ -1,57 +1,20 @@
+mod id;
+mod state;
+
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt,
     sync::Arc,
     time::Duration,
 };
 
+pub use id::{ConnectionId, SubchannelId};
+pub use state::SubchannelState;
+use state::{Opinion, Ready, State, Subchannel};
+
 use crate::{
     Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Loss, Measurement, Status,
-    SubchannelReport, Time,
-    deadlines::Deadlines,
-    decision::What,
-    further::{Further, FurtherEnd},
-    health::Health,
-    loss,
-    time::earliest,
+    SubchannelReport, Time, deadlines::Deadlines, decision::What, further::FurtherEnd, health::Health, loss,
 };
-
-/// Names one subchannel of a channel: an address and the connection to it, if any.
-///
-/// The slot is small and dense, for a driver's table; the generation tells users of one slot apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubchannelId {
-    slot: u32,
-    generation: u32,
-}
-
-impl SubchannelId {
-    /// The subchannel's place in a table: below the largest number of subchannels that were ever alive at once.
-    pub fn slot(self) -> usize {
-        self.slot as usize
-    }
-}
-
-impl fmt::Display for SubchannelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.slot, self.generation)
-    }
-}
-
-/// Names one attempt to connect a subchannel and the connection that it makes, so that late news of an earlier one is
-/// told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId {
-    /// The subchannel.
-    pub subchannel: SubchannelId,
-    attempt: u32,
-}
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}#{}", self.subchannel, self.attempt)
-    }
-}
 
 /// How connections are made and judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,25 +44,6 @@ impl Default for ConnectionSettings {
             max_connections: 1,
         }
     }
-}
-
-/// What is known of a subchannel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SubchannelState {
-    /// The state of the connection alone: what `pick_first` goes by (gRFC A17 keeps health from it).
-    pub connection: Connectivity,
-    /// The connection's state with health, progress, ejections and trust taken into account: what petiole policies go
-    /// by.
-    pub service: Connectivity,
-    /// What `service` would be if no policy trusted the address in spite of its condition.
-    pub untrusted: Connectivity,
-    /// Whether the connection is up and has fallen silent, which is why `service` is CONNECTING.
-    pub stalled: bool,
-    /// Since when `service` is READY, or since when it is not: the steps of a reconnect do not count.
-    pub since: Time,
-    /// Why: the last error, the health report, or how it came to be connected.
-    pub reason: String,
 }
 
 /// How the quick return is spread, so that many clients do not come at once.
@@ -719,171 +663,5 @@ impl Subchannels {
 
     fn get_mut(&mut self, id: SubchannelId) -> Option<&mut Subchannel> {
         self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?.subchannel.as_mut()
-    }
-}
-
-/// One address and the state of its connection.
-#[derive(Debug)]
-struct Subchannel {
-    address: Address,
-    /// How many policies hold it.
-    holders: u32,
-    /// Names the attempt or connection that the state is about: the first one.
-    attempt: u32,
-    /// How many attempts there have been.
-    attempts: u32,
-    further: Further,
-    /// Failed attempts since the last useful connection.
-    failures: u32,
-    /// Since when the address is known.
-    created: Time,
-    /// When the last connection that carried calls was lost.
-    lost_at: Option<Time>,
-    state: State,
-    since: Time,
-    reason: String,
-    /// The state that the decision log has.
-    noted: Connectivity,
-    opinion: Opinion,
-    /// How often the server is to report its load out of band.
-    load_interval: Option<Duration>,
-    load: Arc<Load>,
-}
-
-/// What policies hold against an address or for it.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Opinion {
-    /// Ejections in force, and the reason for the last one.
-    ejections: u32,
-    reason: String,
-    /// Policies that would rather have this endpoint than none.
-    trusted: u32,
-}
-
-#[derive(Debug)]
-enum State {
-    Idle,
-    Connecting { deadline: Time },
-    Ready(Box<Ready>),
-    TransientFailure { retry_at: Time },
-}
-
-/// What is known of a live connection.
-#[derive(Debug)]
-struct Ready {
-    health: Health,
-    stalled: Option<String>,
-    since: Time,
-    /// Calls begun on the subchannel before this connection.
-    started: u64,
-}
-
-impl Ready {
-    fn connectivity(&self) -> Connectivity {
-        match self.health.connectivity() {
-            // A silent connection may yet speak: its calls queue rather than fail while nothing better is there.
-            Connectivity::Ready if self.stalled.is_some() => Connectivity::Connecting,
-            health => health,
-        }
-    }
-
-    fn reason(&self) -> String {
-        self.stalled.clone().unwrap_or_else(|| format!("connected; {}", self.health))
-    }
-}
-
-impl Subchannel {
-    fn new(now: Time, address: Address, opinion: Opinion) -> Self {
-        Self {
-            address,
-            holders: 1,
-            attempt: 0,
-            attempts: 0,
-            further: Further::default(),
-            failures: 0,
-            created: now,
-            lost_at: None,
-            state: State::Idle,
-            since: now,
-            reason: "not connected yet".to_owned(),
-            noted: Connectivity::Idle,
-            opinion,
-            load_interval: None,
-            load: Arc::default(),
-        }
-    }
-
-    fn next_attempt(&mut self) -> u32 {
-        self.attempts = self.attempts.wrapping_add(1);
-        self.attempts
-    }
-
-    /// The one place where the connection's state changes.
-    fn become_(&mut self, now: Time, state: State, reason: String) {
-        let before = self.service();
-        self.state = state;
-        self.reason = reason;
-        self.note_service(now, before);
-    }
-
-    fn note_service(&mut self, now: Time, before: Connectivity) {
-        let ready = Connectivity::Ready;
-        if (before == ready) != (self.service() == ready) {
-            self.since = now;
-        }
-    }
-
-    fn next_timeout(&self) -> Option<Time> {
-        earliest(self.own_timeout(), self.further.next_timeout())
-    }
-
-    fn own_timeout(&self) -> Option<Time> {
-        match &self.state {
-            State::Idle => None,
-            State::Connecting { deadline } => Some(*deadline),
-            State::TransientFailure { retry_at } => Some(*retry_at),
-            State::Ready(ready) => ready.health.next_timeout(),
-        }
-    }
-
-    /// The attempt or connection under way, if there is one.
-    fn connection(&self, subchannel: SubchannelId) -> Option<ConnectionId> {
-        matches!(self.state, State::Connecting { .. } | State::Ready(_))
-            .then_some(ConnectionId { subchannel, attempt: self.attempt })
-    }
-
-    fn state(&self) -> SubchannelState {
-        SubchannelState {
-            connection: self.raw(),
-            service: self.service(),
-            untrusted: self.untrusted(),
-            stalled: matches!(&self.state, State::Ready(ready) if ready.stalled.is_some()),
-            since: self.since,
-            reason: if self.opinion.ejections > 0 { self.opinion.reason.clone() } else { self.reason.clone() },
-        }
-    }
-
-    fn raw(&self) -> Connectivity {
-        match self.state {
-            State::Idle => Connectivity::Idle,
-            State::Connecting { .. } => Connectivity::Connecting,
-            State::Ready(_) => Connectivity::Ready,
-            State::TransientFailure { .. } => Connectivity::TransientFailure,
-        }
-    }
-
-    fn service(&self) -> Connectivity {
-        match &self.state {
-            State::Ready(_) if self.opinion.trusted > 0 => Connectivity::Ready,
-            _ => self.untrusted(),
-        }
-    }
-
-    fn untrusted(&self) -> Connectivity {
-        match &self.state {
-            State::Ready(_) if self.opinion.ejections > 0 => Connectivity::TransientFailure,
-            State::Ready(ready) => ready.connectivity(),
-            _ => self.raw(),
-        }
     }
 }

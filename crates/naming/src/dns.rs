@@ -1,3 +1,4 @@
+mod answer;
 mod config;
 mod lookup;
 mod servers;

@@ -17,7 +17,8 @@ use std::{
 
 use super::{
     Context, Event, Explanation, Policy, Update,
-    leaves::{LeafId, Leaves, Resolution, Stem},
+    leaves::{Leaves, Resolution, Stem},
+    listing::LeafId,
     pick_first::{Gate, Leaf, LeafState},
 };
 use crate::{Address, Connectivity, Endpoint, NoChoice, Picker, SubchannelId, Time};

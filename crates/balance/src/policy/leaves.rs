@@ -5,13 +5,10 @@ use std::{
 
 use super::{
     Context,
-    listing::{Listing, Previous},
+    listing::{LeafId, Listing, Previous},
     pick_first::{Leaf, LeafState},
 };
 use crate::{Address, Endpoint, Status, SubchannelId, Time, deadlines::Deadlines};
-
-/// Names one leaf for as long as its endpoint is listed.
-pub(super) type LeafId = u32;
 
 /// The endpoints of a petiole policy, each with its leaf: a `pick_first` over its addresses (gRFC A61).
 ///

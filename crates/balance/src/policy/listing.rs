@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
-use super::leaves::LeafId;
 use crate::Endpoint;
+
+/// Names one leaf for as long as its endpoint is listed.
+pub(super) type LeafId = u32;
 
 /// What became of the leaves when a list came.
 #[derive(Debug, Default, PartialEq)]

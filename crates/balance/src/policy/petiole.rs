@@ -2,7 +2,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     Context, Event, Explanation, Policy, Update,
-    leaves::{LeafId, Leaves, Resolution, Stem},
+    leaves::{Leaves, Resolution, Stem},
+    listing::LeafId,
     pick_first::{Gate, Leaf, LeafState},
 };
 use crate::{

@@ -3,7 +3,7 @@ use std::time::Duration;
 use evenkeel_balance::{Backoff, Entropy};
 use tracing::{info, warn};
 
-use super::{ServiceConfig, lookup::Texts};
+use super::{ServiceConfig, answer::Texts};
 use crate::{ConfigClient, ResolveError};
 
 /// What is known about the service config of a name: the last that was found, through failures of its own.

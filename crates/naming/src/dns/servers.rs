@@ -1,6 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -8,7 +8,6 @@ use std::{
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
-    lookup::Lookup,
     net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
     proto::{
         op::ResponseCode,
@@ -21,7 +20,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::lookup::{Answer, Family, Instance, Records, Texts, of_system, records_of_system, unreachable};
+use super::answer::{Answer, Family, Instance, Records, Texts, of_system, records_of_system, unreachable};
 use crate::{FailureKind, Options, ResolveError};
 
 /// How many targets of SRV records are looked up at the same time.
@@ -269,10 +268,6 @@ fn server_names(config: &ResolverConfig) -> String {
         SocketAddr::new(server.ip, port).to_string()
     };
     config.name_servers().iter().map(name).collect::<Vec<_>>().join(", ")
-}
-
-pub(super) fn addresses(lookup: &Lookup) -> BTreeSet<IpAddr> {
-    lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
 fn as_srv(data: &RData) -> Option<SRV> {

@@ -14,9 +14,10 @@ use tracing::{info, warn};
 
 use super::{
     Addresses, Known, Report, Share,
+    answer::{Answer, Family, Instance},
     config::Config,
     insert,
-    lookup::{Answer, Family, Instance, look_up},
+    lookup::look_up,
 };
 use crate::{
     ConfigClient, FailureKind, Options, ResolveError,
@@ -299,7 +300,7 @@ fn smallest_ttl(answer: &Answer) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::lookup::{Records, Texts},
+        super::answer::{Records, Texts},
         *,
     };
 
