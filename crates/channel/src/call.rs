@@ -334,8 +334,12 @@ where
     ) -> AttemptResult {
         let mut was_refused = false;
         loop {
-            let place = self.place(avoided).await?;
-            note(place.call.subchannel());
+            let place = match self.place(avoided).await {
+                Ok(place) => place,
+                Err(status) => return Ok(Attempt::Failed(Failed::before_any_answer(status, None))),
+            };
+            let subchannel = place.call.subchannel();
+            note(subchannel);
             let version = place.version;
             let error = match self.try_on(place, previous).await? {
                 Tried::Attempt(attempt) => return Ok(attempt),
@@ -347,7 +351,8 @@ where
                 _ => false,
             };
             if !may_retry || !self.source().can_replay() {
-                return Err(error.status(&self.peer_name()));
+                let status = error.status(&self.peer_name());
+                return Ok(Attempt::Failed(Failed::before_any_answer(status, Some(subchannel))));
             }
             self.count(|repeats| repeats.transparent += 1);
             if error != StreamError::Refused {
@@ -497,12 +502,7 @@ where
                 let status = explain(&error, connection.peer(), self.deadline, now);
                 let subchannel = placed.subchannel();
                 placed.finish(status.code, now, None);
-                Ok(Tried::Attempt(Attempt::Failed(Failed {
-                    status,
-                    pushback: Pushback::None,
-                    subchannel,
-                    answer: None,
-                })))
+                Ok(Tried::Attempt(Attempt::Failed(Failed::before_any_answer(status, subchannel))))
             }
         }
     }
@@ -609,6 +609,11 @@ type AttemptResult = Result<Attempt, Status>;
 type Hedge<'a> = Pin<Box<dyn Future<Output = AttemptResult> + Send + 'a>>;
 
 impl Failed {
+    /// It failed for a reason of our own, or nobody took it: what the server might have said is not there.
+    fn before_any_answer(status: Status, subchannel: Option<SubchannelId>) -> Self {
+        Self { status, pushback: Pushback::None, subchannel, answer: None }
+    }
+
     /// Another attempt takes its place.
     fn discard(self, now: Time) {
         if let Some(answer) = self.answer {

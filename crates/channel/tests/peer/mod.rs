@@ -30,7 +30,11 @@ pub(crate) struct Stream {
 
 impl Peer {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (send, calls) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -177,8 +181,17 @@ impl Raw {
 
     /// Answers with a head that is the whole response.
     pub(crate) async fn trailers_only(&mut self, stream: u32, code: &str) {
-        let block = [&[0x88, 0, 11][..], b"grpc-status", &[1], code.as_bytes()].concat();
+        let block =
+            [&[0x88, 0, 11][..], b"grpc-status", &[u8::try_from(code.len()).unwrap()], code.as_bytes()].concat();
         self.write(HEADERS, 0x5, stream, &block).await;
+    }
+
+    /// The same, with the stream's reset right behind it.
+    pub(crate) async fn trailers_only_and_reset(&mut self, stream: u32, code: &str, reason: u32) {
+        let block =
+            [&[0x88, 0, 11][..], b"grpc-status", &[u8::try_from(code.len()).unwrap()], code.as_bytes()].concat();
+        let head = frame(HEADERS, 0x5, stream, &block);
+        self.socket.write_all(&[head, frame(RST_STREAM, 0, stream, &reason.to_be_bytes())].concat()).await.unwrap();
     }
 
     pub(crate) async fn reset(&mut self, stream: u32, code: u32) {
@@ -205,10 +218,13 @@ impl Raw {
     }
 
     async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let frame = [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat();
-        self.socket.write_all(&frame).await.unwrap();
+        self.socket.write_all(&frame(kind, flags, stream, payload)).await.unwrap();
     }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
