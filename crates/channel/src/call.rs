@@ -431,11 +431,13 @@ where
                 self.core.saturated(id);
             }
             let turn = line.queue().wait(place);
-            // One may have ended while there was nobody in line. Whose turn comes in order is as good as another's.
-            if line.queue().is_first(place)
-                && let Some(permit) = connection.try_permit(Purpose::Call)?
-            {
-                return Ok((connection, permit));
+            // One may have ended while there was nobody in line, on whichever connection. Whose turn comes in order is as
+            // good as another's.
+            if line.queue().is_first(place) {
+                connection = self.core.snapshot().connection(id).ok_or(StreamError::NotSent)?;
+                if let Some(permit) = connection.try_permit(Purpose::Call)? {
+                    return Ok((connection, permit));
+                }
             }
             turn.await;
             connection = self.core.snapshot().connection(id).ok_or(StreamError::NotSent)?;

@@ -4,9 +4,13 @@
 
 mod servers;
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
-use evenkeel_channel::{CallPriority, Channel};
+use evenkeel_channel::{
+    CallPriority, Channel,
+    balance::Endpoint,
+    naming::{Resolution, Resolver, Updates},
+};
 use evenkeel_proto::demo::{EchoRequest, echo_client::EchoClient};
 use servers::{Server, request};
 use tonic::Request;
@@ -86,4 +90,60 @@ async fn urgent_calls_get_the_next_stream() {
         went.push(tokio::time::timeout(Duration::from_secs(10), ended.recv()).await.unwrap().unwrap());
     }
     assert_eq!(went, [2, 4, 0, 1, 3]);
+}
+
+/// Gives a channel what a test sends.
+struct Told(tokio::sync::mpsc::UnboundedReceiver<Resolution>);
+
+impl Resolver for Told {
+    fn run(mut self: Box<Self>, updates: Updates) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            while let Some(resolution) = self.0.recv().await {
+                updates.send(Ok(resolution));
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a105_a_load_report_that_waits_for_a_stream_holds_up_no_call_on_another_connection() {
+    let server = Server::start_with(|builder| builder.max_concurrent_streams(2)).await;
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let resolve = |policy: &str| {
+        let config =
+            format!(r#"{{"loadBalancingConfig":[{policy}],"connectionScaling":{{"maxConnectionsPerSubchannel":2}}}}"#);
+        tell.send(Resolution::new(vec![Endpoint::new(server.address)]).with_service_config(config)).unwrap();
+    };
+    let channel = Channel::builder("told").resolver(Box::new(Told(told))).build().unwrap();
+    let client = EchoClient::new(channel.clone());
+    resolve(r#"{"round_robin":{}}"#);
+    let mut first = vec![slow(&client), slow(&client)];
+    server.until_calls(2).await;
+    let second = vec![slow(&client), slow(&client)];
+    server.until_calls(4).await;
+
+    // The stream of the load reports has to be on the first connection, which is full.
+    resolve(r#"{"weighted_round_robin":{"enableOobLoadReport":true}}"#);
+    let mut reports = channel.reports();
+    reports.wait_for(|report| report.policy == "weighted_round_robin").await.unwrap();
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    for call in second {
+        call.abort();
+    }
+    // Their streams are over before the next call comes, so that none will end behind it.
+    while channel.sockets()[1].streams.failed < 2 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let mut client = client.clone();
+    for _ in 0..3 {
+        let answered = tokio::time::timeout(Duration::from_secs(10), client.unary(request("x"))).await;
+        answered.expect("the second connection has room").unwrap();
+    }
+    first.drain(..).for_each(|call| call.abort());
+    server.until_idle().await;
 }

@@ -71,6 +71,7 @@ where
         open: AtomicUsize::new(0),
         limit: AtomicUsize::new(send.current_max_send_streams()),
         queue,
+        own: StreamQueue::default(),
         closed: AtomicBool::new(false),
         hang_up: Notify::new(),
         released_at: windows.released_at(),
@@ -110,6 +111,8 @@ struct Shared {
     limit: AtomicUsize,
     /// The calls that wait for a stream, here or on another connection of the subchannel.
     queue: Arc<StreamQueue>,
+    /// The channel's own streams that wait for room here: another connection is of no use to them.
+    own: StreamQueue,
     /// Takes no more streams: it broke, or the peer is leaving.
     closed: AtomicBool,
     /// Asks the line to end once its streams have.
@@ -137,9 +140,9 @@ impl Connection {
         ends: bool,
         purpose: Purpose,
     ) -> Result<(Outgoing, Incoming), StreamError> {
-        let place = self.queue().arrive(i8::MAX);
+        let place = self.shared.own.arrive(0);
         loop {
-            let turn = self.queue().wait(place);
+            let turn = self.shared.own.wait(place);
             if let Some(permit) = self.try_permit(purpose)? {
                 drop(turn);
                 return self.start(permit, head, ends).await;
@@ -230,6 +233,11 @@ impl Connection {
 impl Shared {
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.call_all();
+    }
+
+    fn call_all(&self) {
+        self.own.call_all();
         self.queue.call_all();
     }
 }
@@ -247,6 +255,8 @@ impl Drop for Permit {
             self.shared.activity.ended();
         }
         self.shared.open.fetch_sub(1, Ordering::SeqCst);
+        // Both: if the channel's own stream takes the place, the call looks in vain and keeps its own in line.
+        self.shared.own.call_next();
         self.shared.queue.call_next();
     }
 }
@@ -489,7 +499,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         let Some(send) = &self.send else { return };
         let limit = send.current_max_send_streams();
         if limit > self.shared.limit.swap(limit, Ordering::AcqRel) {
-            self.shared.queue.call_all();
+            self.shared.call_all();
         }
     }
 
