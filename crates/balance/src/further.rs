@@ -34,6 +34,11 @@ impl Further {
         !self.is_wanted
     }
 
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Whether an attempt is under way.
     pub(crate) fn is_trying(&self) -> bool {
         self.attempt.is_some()

@@ -182,6 +182,9 @@ impl Subchannels {
         }
         self.deadlines.set(id, None);
         if let Some(mut gone) = self.slots[id.slot()].subchannel.take() {
+            for _ in 0..gone.further.len() {
+                self.count_closed(None);
+            }
             let further = gone.further.take().map(|attempt| ConnectionId { subchannel: id, attempt });
             self.errands.extend(further.map(Errand::Close));
             self.by_address.remove(&gone.address);
