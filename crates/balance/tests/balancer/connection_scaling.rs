@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_balance::{
     Action, Address, Balancer, ConnectionId, ConnectionSettings, Connectivity, HealthCheck, Input, LbConfig, Policies,
-    Status, SubchannelId, Time, UnknownService,
+    Status, SubchannelId, Time, UnknownService, Value,
 };
 
 use crate::driver::{endpoint, secs, v4};
@@ -16,6 +16,8 @@ struct One {
     dialled: Vec<ConnectionId>,
     closed: Vec<ConnectionId>,
     watched: Vec<ConnectionId>,
+    /// What `grpc.subchannel.open_connections` comes to.
+    open: f64,
 }
 
 impl One {
@@ -25,7 +27,7 @@ impl One {
         settings.max_connections = most;
         let balancer =
             Balancer::new(Policies::standard(), &LbConfig::of("round_robin"), settings, 1).expect("a good config");
-        let mut one = Self { balancer, now: Time::ZERO, dialled: Vec::new(), closed: Vec::new(), watched: Vec::new() };
+        let mut one = Self { balancer, now: Time::ZERO, dialled: Vec::new(), closed: Vec::new(), watched: Vec::new(), open: 0.0 };
         one.input(Input::Resolved([endpoint(v4(1))].into()));
         let first = one.dialled[0];
         one.input(Input::Connected(first));
@@ -43,6 +45,10 @@ impl One {
                 Action::Connect { connection, .. } => self.dialled.push(connection),
                 Action::Close(connection) => self.closed.push(connection),
                 Action::WatchHealth { connection, .. } => self.watched.push(connection),
+                Action::Measure(measured) if measured.metric == "grpc.subchannel.open_connections" => {
+                    let Value::Change(change) = measured.value else { panic!("{measured:?}") };
+                    self.open += change;
+                }
                 _ => {}
             }
         }
@@ -82,6 +88,22 @@ fn a105_by_default_there_is_one_connection() {
     let mut one = One::connected(1);
     one.saturated();
     assert_eq!(one.dialled.len(), 1);
+}
+
+#[test]
+fn a94_connections_of_an_endpoint_that_is_removed_are_all_counted_as_closed() {
+    let mut one = One::connected(3);
+    for open in [2.0, 3.0] {
+        one.saturated();
+        let last = *one.dialled.last().unwrap();
+        one.input(Input::Connected(last));
+        assert!((one.open - open).abs() < 0.1, "{}", one.open);
+    }
+    one.input(Input::Resolved([endpoint(v4(2))].into()));
+    let second = *one.dialled.last().unwrap();
+    one.input(Input::Connected(second));
+    assert_eq!(one.closed.len(), 3);
+    assert!((one.open - 1.0).abs() < 0.1, "one endpoint, one connection: {}", one.open);
 }
 
 #[test]
