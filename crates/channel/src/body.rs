@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use evenkeel_balance::{Code, Status};
-use http::HeaderMap;
+use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -44,13 +44,13 @@ impl ResponseBody {
     pub(crate) fn new(
         mut incoming: Incoming,
         mut following: Following,
-        head: &HeaderMap,
+        head: &response::Parts,
         limit: Option<u64>,
         deadline: Option<Instant>,
     ) -> Self {
-        let head_code = wire_status::code(head);
+        let head_code = wire_status::of_head(head.status, &head.headers);
         if incoming.is_end() {
-            following.finish(head_code.unwrap_or(Code::Unknown), Some(head));
+            following.finish(head_code.unwrap_or(Code::Unknown), Some(&head.headers));
             return Self { state: State::Done, head_code, meter: Meter::new(None) };
         }
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));

@@ -15,7 +15,7 @@ use evenkeel_balance::{
     Address, Call, Code, Entropy, Failure, Hedges, HedgingPolicy, MethodConfig, Pick, PickArgs, Pushback, Retries,
     RetryThrottle, Status, SubchannelId, Time,
 };
-use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, request};
+use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, StatusCode, request};
 use http_body::Body;
 use tokio::time::Instant;
 use tracing::Span;
@@ -563,7 +563,7 @@ where
         let record = into_inner(self.record);
         let following = Following::new(self.core, placed, record, sending, peer, self.deadline);
         let (head, ()) = head.into_parts();
-        let body = ResponseBody::new(incoming, following, &head.headers, limit, deadline);
+        let body = ResponseBody::new(incoming, following, &head, limit, deadline);
         Response::from_parts(head, body)
     }
 
@@ -654,10 +654,11 @@ fn request_status(end: Result<(), SendError>) -> Result<(), Status> {
     }
 }
 
-/// A response's head commits the call, unless it is the whole response and a failure that may be retried.
+/// A response's head commits the call, unless it is the whole response and a failure that may be retried. Of a response
+/// that is none of gRPC's, nothing but the head counts.
 fn judge(mut answer: Answer) -> Attempt {
-    let is_whole = answer.incoming.is_end();
-    let code = if is_whole { wire_status::code(answer.head.headers()) } else { None };
+    let is_all = answer.incoming.is_end() || answer.head.status() != StatusCode::OK;
+    let code = if is_all { wire_status::of_head(answer.head.status(), answer.head.headers()) } else { None };
     match code {
         Some(code) if code != Code::Ok => {
             let pushback = Pushback::parse(answer.head.headers().get(&PUSHBACK).map(HeaderValue::as_bytes));

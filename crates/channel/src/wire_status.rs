@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use evenkeel_balance::{Code, Status};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -13,6 +13,20 @@ pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
     let value = headers.get(&GRPC_STATUS)?;
     let number = value.to_str().ok().and_then(|text| text.parse().ok());
     Some(number.map_or(Code::Unknown, Code::from_number))
+}
+
+/// The code of a response's head: what gRPC's mapping says where HTTP's own status is all there is, as of a proxy's
+/// error.
+pub(crate) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
+    code(headers).or_else(|| match status.as_u16() {
+        200 => None,
+        400 => Some(Code::Internal),
+        401 => Some(Code::Unauthenticated),
+        403 => Some(Code::PermissionDenied),
+        404 => Some(Code::Unimplemented),
+        429 | 502..=504 => Some(Code::Unavailable),
+        _ => Some(Code::Unknown),
+    })
 }
 
 /// Writes `status` into `headers`.

@@ -196,3 +196,20 @@ async fn a_call_that_had_to_wait_tells_the_server_what_is_left_of_its_deadline()
     assert!(told <= Duration::from_millis(14_700), "300 ms were spent before the call was sent: {told:?}");
     assert!(told + asked.elapsed() >= Duration::from_secs(15));
 }
+
+#[tokio::test]
+async fn a6_an_error_of_a_proxy_that_speaks_no_grpc_is_retried_by_its_http_status() {
+    let mut peer = Peer::start().await;
+    let channel = channel(peer.address, RETRIED);
+    let calling = tokio::spawn(status(channel.clone(), whole()));
+    let mut busy = peer.call().await;
+    let head = Response::builder().status(503).header("content-type", "text/html").body(()).unwrap();
+    let mut body = busy.respond.send_response(head, false).unwrap();
+    body.send_data("<h1>busy</h1>".into(), true).unwrap();
+    let mut stream = peer.call().await;
+    let mut head = peer::head();
+    head.headers_mut().extend(peer::status("0"));
+    stream.respond.send_response(head, true).unwrap();
+    assert_eq!(within(calling).await.unwrap(), "0 None");
+    assert_eq!(in_flight(&channel), 0);
+}
