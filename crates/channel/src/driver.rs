@@ -70,6 +70,8 @@ pub(crate) struct State {
     connections: Connections,
     /// Whether the newest snapshot is out of date.
     stale: bool,
+    /// Whether the newest report may be. One takes time in proportion to the number of endpoints.
+    unreported: bool,
     /// Connections that the newest snapshot does not have yet.
     opened: Vec<Arc<Connection>>,
     /// Where calls wait for streams, by subchannel.
@@ -94,6 +96,7 @@ impl State {
             version: 0,
             connections: Connections::default(),
             stale: false,
+            unreported: false,
             opened: Vec::new(),
             queues: BTreeMap::new(),
             decisions: DecisionLog::default(),
@@ -162,6 +165,8 @@ impl Driver {
             Input::Disconnected(id, _) | Input::Refused(id, _) | Input::Lost(id, ..) => self.forget(*id),
             _ => {}
         }
+        // These come often, and change no endpoint's state but by an action.
+        self.state.unreported |= !matches!(input, Input::ExitIdle | Input::Saturated(_) | Input::Load(..));
         self.balancer.handle(self.shared.clock.now(), input);
     }
 
@@ -191,6 +196,7 @@ impl Driver {
     }
 
     fn handle_timeout(&mut self) {
+        self.state.unreported = true;
         let now = self.shared.clock.now();
         if self.idle.next_timeout().is_some_and(|at| at <= now) {
             let usage = self.usage();
@@ -221,6 +227,7 @@ impl Driver {
     }
 
     fn handle_resolution(&mut self, outcome: Option<Outcome>) {
+        self.state.unreported = true;
         let now = self.shared.clock.now();
         match outcome {
             Some(Ok(resolution)) => {
@@ -282,6 +289,7 @@ impl Driver {
     /// Does what the balancer wants done, then tells the world.
     fn act(&mut self) {
         while let Some(action) = self.balancer.poll_action(self.shared.clock.now()) {
+            self.state.unreported = true;
             match action {
                 Action::Connect { connection, address, load } => self.connect(connection, address, load),
                 Action::Close(connection) => self.close(connection),
@@ -303,7 +311,9 @@ impl Driver {
                 }
             }
         }
-        self.reports.send_replace(self.latest());
+        if std::mem::take(&mut self.state.unreported) {
+            self.reports.send_replace(self.latest());
+        }
         if std::mem::take(&mut self.state.stale) {
             self.publish();
         }

@@ -283,3 +283,20 @@ async fn a94_a_peer_that_goes_away_in_anger_or_without_a_word_is_told_apart() {
     eventually(|| lost(target, "unknown") > 0.0).await;
     assert!(open_connections(target).abs() < f64::EPSILON);
 }
+
+#[tokio::test]
+async fn a_report_is_made_when_something_has_changed_and_not_for_each_message() {
+    let server = Server::start().await;
+    let channel = Channel::builder(servers::target(&[&server])).policy("round_robin").build().unwrap();
+    let mut reports = channel.reports();
+    EchoClient::new(channel.clone()).unary(request("x")).await.unwrap();
+    channel.explain().await.unwrap();
+    reports.mark_unchanged();
+    for _ in 0..3 {
+        channel.connect();
+        channel.explain().await.unwrap();
+    }
+    assert!(!reports.has_changed().unwrap(), "asking changes nothing");
+    drop(server);
+    tokio::time::timeout(Duration::from_secs(20), reports.changed()).await.expect("a loss is reported").unwrap();
+}
