@@ -27,7 +27,8 @@ impl One {
         settings.max_connections = most;
         let balancer =
             Balancer::new(Policies::standard(), &LbConfig::of("round_robin"), settings, 1).expect("a good config");
-        let mut one = Self { balancer, now: Time::ZERO, dialled: Vec::new(), closed: Vec::new(), watched: Vec::new(), open: 0.0 };
+        let mut one =
+            Self { balancer, now: Time::ZERO, dialled: Vec::new(), closed: Vec::new(), watched: Vec::new(), open: 0.0 };
         one.input(Input::Resolved([endpoint(v4(1))].into()));
         let first = one.dialled[0];
         one.input(Input::Connected(first));
