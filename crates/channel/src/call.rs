@@ -36,8 +36,6 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// How often a picker is asked again for an endpoint that has not failed this call yet.
 const OTHER_PICKS: usize = 4;
-/// The server is told its deadline anew once so much of it has passed.
-const UNTOLD: Duration = Duration::from_millis(1);
 const NOTHING_SET: &MethodConfig = &MethodConfig::NOTHING;
 
 /// Makes a call from its first byte to its response's head. Whatever fails becomes a response with a gRPC status.
@@ -156,9 +154,6 @@ where
         let asked = deadline::timeout(&head.headers);
         let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = [asked, set.timeout, left].into_iter().flatten().min();
-        if let Some(timeout) = timeout.filter(|_| timeout != asked) {
-            head.headers.insert(deadline::GRPC_TIMEOUT, deadline::header(timeout));
-        }
         let overrides = Overrides::of(&head.extensions);
         Self {
             source: Mutex::new(Source::new(body, &core.replays)),
@@ -541,11 +536,9 @@ where
             head.headers_mut().insert(PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
         }
         if let Some(deadline) = self.deadline {
-            let now = self.core.clock.now();
-            // The header as it came is right until some time has passed: waiting for an endpoint, say.
-            if now.since(self.record().started) > UNTOLD {
-                head.headers_mut().insert(deadline::GRPC_TIMEOUT, deadline::header(deadline.since(now)));
-            }
+            // What is left, not what there was: the call may have waited for its endpoint.
+            let left = deadline.since(self.core.clock.now());
+            head.headers_mut().insert(deadline::GRPC_TIMEOUT, deadline::header(left));
         }
         head
     }
