@@ -24,7 +24,7 @@ mod ring_hash;
 mod round_robin;
 mod slow_start;
 mod standard;
-mod turn;
+mod turns;
 mod weighted_round_robin;
 mod weighted_target;
 mod zone_aware;

@@ -1,13 +1,7 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
-use super::{Choose, Context, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate};
-use crate::{
-    ConfigError, Pick, PickArgs, Picker, Route,
-    entropy::{remix, scale},
-};
+use super::{Choose, Context, NoConfig, Petiole, Policies, PolicyFactory, petiole::Candidate, turns::Turns};
+use crate::{ConfigError, Pick, PickArgs, Picker, Route};
 
 /// `round_robin`: ready endpoints take turns. It has no config.
 #[derive(Clone, Copy, Debug)]
@@ -37,33 +31,21 @@ impl Choose for RoundRobin {
     type Memory = ();
 
     fn picker(&mut self, ready: Vec<Candidate<()>>, ctx: &mut Context<'_>) -> Arc<dyn Picker> {
-        // A random start keeps many clients that resolve the same list, and their threads, from all beginning at its
-        // head.
-        let starts = std::iter::successors(Some(ctx.entropy().next_u64()), |&bits| Some(remix(bits)));
-        let places = starts.take(PickArgs::LANES).map(|bits| Place(AtomicUsize::new(scale(bits, ready.len()))));
-        Arc::new(Turns {
-            places: places.collect(),
-            routes: ready.into_iter().map(|candidate| candidate.route).collect(),
-        })
+        // A random start keeps many clients that resolve the same list from all beginning at its head.
+        let turns = Turns::new(ctx.entropy().next_u64());
+        Arc::new(Even { routes: ready.into_iter().map(|candidate| candidate.route).collect(), turns })
     }
 }
 
 #[derive(Debug)]
-struct Turns {
+struct Even {
     routes: Vec<Arc<Route>>,
-    /// One a lane: each takes its own turns.
-    places: Vec<Place>,
+    turns: Turns,
 }
 
-/// How far a lane has come, on a cache line of its own.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Place(AtomicUsize);
-
-impl Picker for Turns {
+impl Picker for Even {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
-        let place = &self.places[args.lane % self.places.len()].0;
-        let turn = || self.routes.get(place.fetch_add(1, Relaxed) % self.routes.len().max(1));
+        let turn = || self.routes.get(self.turns.next(args.lane) as usize % self.routes.len().max(1));
         // The turn of one that is suspect is skipped rather than given to its neighbour: the others stay even.
         let turns = (0..self.routes.len()).filter_map(|_| turn());
         let route = turns.into_iter().find(|route| !route.load().is_suspect()).or_else(turn);

@@ -4,7 +4,9 @@ mod weight;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Candidate, Choose, Context, Explanation, Petiole, Policies, PolicyFactory, slow_start::Ramp, turn::Turn};
+use super::{
+    Candidate, Choose, Context, Explanation, Petiole, Policies, PolicyFactory, slow_start::Ramp, turns::Turns,
+};
 use crate::{ConfigError, Endpoint, Measurement, Pick, PickArgs, Picker, Route, Value};
 
 pub use config::WeightedRoundRobinConfig;
@@ -32,7 +34,7 @@ impl PolicyFactory for WeightedRoundRobin {
     type Policy = Petiole<ByReport>;
 
     fn build(&self, config: WeightedRoundRobinConfig, _: &Policies) -> Result<Self::Policy, ConfigError> {
-        Ok(Petiole::new(ByReport { config: Arc::new(config.checked()?), turn: None, applied: Applied::default() }))
+        Ok(Petiole::new(ByReport { config: Arc::new(config.checked()?), turns: None, applied: Applied::default() }))
     }
 
     fn reconfigure(
@@ -52,7 +54,7 @@ impl PolicyFactory for WeightedRoundRobin {
 pub struct ByReport {
     config: Arc<WeightedRoundRobinConfig>,
     /// Outlives pickers: where few calls are made in an update period, turns must not begin anew in each.
-    turn: Option<Arc<Turn>>,
+    turns: Option<Arc<Turns>>,
     applied: Applied,
 }
 
@@ -91,8 +93,8 @@ impl Choose for ByReport {
             ready.into_iter().map(|candidate| (candidate.route, candidate.endpoint)).unzip();
         self.applied =
             Applied { endpoints: endpoints.into_iter().zip(readings).collect(), shares: strides.shares().collect() };
-        let turn = self.turn.get_or_insert_with(|| Arc::new(Turn::new(ctx.entropy().next_u64())));
-        Arc::new(Weighted { routes, strides, turn: Arc::clone(turn) })
+        let turns = self.turns.get_or_insert_with(|| Arc::new(Turns::new(ctx.entropy().next_u64())));
+        Arc::new(Weighted { routes, strides, turns: Arc::clone(turns) })
     }
 
     fn refresh_after(&self) -> Option<Duration> {
@@ -162,12 +164,12 @@ fn measure(readings: &[Reading], ctx: &mut Context<'_>) {
 struct Weighted {
     routes: Vec<Arc<Route>>,
     strides: Strides,
-    turn: Arc<Turn>,
+    turns: Arc<Turns>,
 }
 
 impl Picker for Weighted {
     fn pick(&self, args: &PickArgs<'_>) -> Pick {
-        let turn = || self.routes.get(self.strides.pick(|| self.turn.next()));
+        let turn = || self.routes.get(self.strides.pick(|| self.turns.next(args.lane)));
         // Where all are suspect, so many turns have been skipped that they would no longer be even.
         let lot = || self.routes.get(self.strides.draw(args.entropy));
         // The turn of one that is suspect is skipped rather than given to its neighbour: the others keep their shares.
