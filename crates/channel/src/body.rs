@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{Code, Status};
+use evenkeel_balance::{Address, Code, Status};
 use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
@@ -62,11 +62,14 @@ impl ResponseBody {
     }
 
     /// Ends the body with trailers of our own making, and the stream with it.
-    fn cut(&mut self, end: impl FnOnce(&mut Following) -> HeaderMap) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn cut(
+        &mut self,
+        end: impl FnOnce(&mut Following, &Address) -> HeaderMap,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Data(mut stream) | State::Trailers(mut stream) => {
                 stream.following.received(self.meter.bytes());
-                Poll::Ready(Some(Ok(Frame::trailers(end(&mut stream.following)))))
+                Poll::Ready(Some(Ok(Frame::trailers(end(&mut stream.following, stream.incoming.peer())))))
             }
             State::Done => Poll::Ready(None),
         }
@@ -114,9 +117,9 @@ impl Body for ResponseBody {
             match stream.incoming.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => match this.meter.pass(&data) {
                     Ok(()) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Err(error) => return this.cut(|following| following.end(&too_long(error))),
+                    Err(error) => return this.cut(|following, _| following.end(&too_long(error))),
                 },
-                Poll::Ready(Some(Err(error))) => return this.cut(|following| following.broke(&error)),
+                Poll::Ready(Some(Err(error))) => return this.cut(|following, peer| following.broke(&error, peer)),
                 Poll::Ready(None) => {
                     if let State::Data(stream) = std::mem::replace(&mut this.state, State::Done) {
                         this.state = State::Trailers(stream);
@@ -128,7 +131,7 @@ impl Body for ResponseBody {
         let State::Trailers(stream) = &mut this.state else { return Poll::Ready(None) };
         match stream.incoming.poll_trailers(cx) {
             Poll::Ready(Ok(trailers)) => Poll::Ready(this.end(trailers)),
-            Poll::Ready(Err(error)) => this.cut(|following| following.broke(&error)),
+            Poll::Ready(Err(error)) => this.cut(|following, peer| following.broke(&error, peer)),
             Poll::Pending => Poll::Pending,
         }
     }

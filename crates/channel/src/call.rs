@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use evenkeel_balance::{
-    Address, Call, Code, Entropy, Failure, Hedges, HedgingPolicy, MethodConfig, Pick, PickArgs, Pushback, Retries,
+    Call, Code, Entropy, Failure, Hedges, HedgingPolicy, MethodConfig, Pick, PickArgs, Pushback, Retries,
     RetryThrottle, Status, SubchannelId, Time,
 };
 use http::{HeaderName, HeaderValue, Request as HttpRequest, Response, StatusCode, request};
@@ -51,7 +51,7 @@ where
         let result = match attempts.deadline {
             None => attempts.run().await,
             Some(at) => {
-                let in_time = tokio::time::timeout_at(attempts.core.clock.instant(at), attempts.run()).await;
+                let in_time = tokio::time::timeout_at(attempts.core.clock.instant(at), pin!(attempts.run())).await;
                 in_time.unwrap_or_else(|_| Err(attempts.timed_out()))
             }
         };
@@ -71,13 +71,11 @@ struct Attempts<B> {
     source: Mutex<Source<B>>,
     /// Nothing where the service config says nothing of the method.
     config: Option<Arc<MethodConfig>>,
-    overrides: Overrides,
     wait_for_ready: bool,
     deadline: Option<Time>,
-    record: Mutex<Record>,
-    span: Span,
+    record: Record,
     /// Where the last attempt went.
-    peer: Mutex<Option<Address>>,
+    last: Mutex<Option<Arc<Connection>>>,
 }
 
 /// A picker's answer, and what is to be done about it.
@@ -114,9 +112,8 @@ struct Answer {
     head: Response<()>,
     placed: Placed,
     incoming: Incoming,
-    peer: Address,
-    /// How far the request has been sent, if not to its end.
-    unsent: Option<(Cursor, Outgoing)>,
+    /// How far the request has been sent, if not to its end, which is rare with one message.
+    unsent: Option<Box<(Cursor, Outgoing)>>,
 }
 
 /// An attempt that another one may make good.
@@ -150,22 +147,19 @@ where
         let span = tracing::debug_span!(
             target: "evenkeel::call", "call", method = path, target = core.target, status = tracing::field::Empty
         );
-        let record = Record::new(core.clock, core.methods.get(path), core.lanes.mine(), span.clone());
+        let record = Record::new(core.clock, core.methods.get(path), core.lanes.mine(), span);
         let asked = deadline::timeout(&head.headers);
         let left = cascade::inherited().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = [asked, set.timeout, left].into_iter().flatten().min();
-        let overrides = Overrides::of(&head.extensions);
         Self {
             source: Mutex::new(Source::new(body, &core.replays)),
-            wait_for_ready: overrides.wait_for_ready.or(set.wait_for_ready).unwrap_or(false),
+            wait_for_ready: Overrides(&head.extensions).wait_for_ready().or(set.wait_for_ready).unwrap_or(false),
             deadline: timeout.map(|timeout| record.started + timeout),
-            record: Mutex::new(record),
-            peer: Mutex::new(None),
+            record,
+            last: Mutex::new(None),
             core,
             head,
             config,
-            overrides,
-            span,
         }
     }
 
@@ -179,7 +173,7 @@ where
                 None => self.retried().await,
             }
         };
-        inside(&self.span, pin!(making)).await
+        inside(&self.record.span, pin!(making)).await
     }
 
     /// One attempt after the other (gRFC A6).
@@ -194,7 +188,7 @@ where
                         tracing::trace!(target: "evenkeel::call", status = %failed.status, ?delay, "retrying");
                         failed_on = failed.subchannel;
                         failed.discard(self.core.clock.now());
-                        self.count(|repeats| {
+                        self.record.count(|repeats| {
                             repeats.retries += 1;
                             repeats.delay += delay;
                         });
@@ -219,9 +213,9 @@ where
     /// How long a hedge waits for the attempt before it; `None` where this call is not to be hedged.
     fn hedging_delay(&self, policy: &HedgingPolicy) -> Option<Duration> {
         let Some(adaptive) = policy.adaptive else { return Some(policy.delay) };
-        let record = self.record();
-        record.method.hedges.earn(adaptive.extra_load);
-        let learned = record.method.latency.read(adaptive.quantile);
+        let method = &self.record.method;
+        method.hedges.earn(adaptive.extra_load);
+        let learned = method.latency.read(adaptive.quantile);
         // Until something is learned, a delay of 0 would hedge every call.
         learned.or(Some(policy.delay).filter(|delay| !delay.is_zero())).or(Some(Duration::MAX))
     }
@@ -236,7 +230,7 @@ where
             let now = self.core.clock.now();
             let Some((index, result)) = ended else {
                 if hedges.poll_start(now, || self.may_hedge(policy)) {
-                    self.count(|repeats| repeats.hedges += 1);
+                    self.record.count(|repeats| repeats.hedges += 1);
                     running.push(self.hedge(hedges.previous(), &tried));
                 }
                 continue;
@@ -305,7 +299,7 @@ where
         let throttle = self.core.snapshot().throttle.clone();
         self.source().can_replay()
             && throttle.is_none_or(|throttle| throttle.allows())
-            && (policy.adaptive.is_none() || self.record().method.hedges.spend())
+            && (policy.adaptive.is_none() || self.record.method.hedges.spend())
     }
 
     /// An attempt on another endpoint than those of `tried`, if there is one; it is added to them.
@@ -349,7 +343,7 @@ where
                 let status = error.status(&self.peer_name());
                 return Ok(Attempt::Failed(Failed::before_any_answer(status, Some(subchannel))));
             }
-            self.count(|repeats| repeats.transparent += 1);
+            self.record.count(|repeats| repeats.transparent += 1);
             if error != StreamError::Refused {
                 // The connection is closing: placing the call by the same snapshot could find it again.
                 self.core.newer_than(version).await?;
@@ -370,8 +364,8 @@ where
     /// One look into the present snapshot.
     fn look(&self, avoided: &[SubchannelId]) -> Result<Picked, Status> {
         let (snapshot, now) = (self.core.snapshot(), self.core.clock.now());
-        let pick = match &self.overrides.pinned {
-            Some(pinned) => snapshot.pinned(&pinned.0),
+        let pick = match self.overrides().pinned() {
+            Some(pinned) => snapshot.pinned(pinned),
             None => self.pick(&snapshot, now, avoided),
         };
         if pick.exits_idle() {
@@ -398,7 +392,7 @@ where
         let lane = self.core.lanes.mine();
         let args = PickArgs::new(now, self.core.lanes.random(lane), self.head.uri.path());
         let mut args = args.on_lane(lane).with_metadata(&metadata);
-        args.hash_key = self.overrides.hash_key();
+        args.hash_key = self.overrides().hash_key();
         let mut pick = snapshot.update.picker.pick(&args);
         for _ in 0..OTHER_PICKS {
             match pick {
@@ -420,7 +414,7 @@ where
             return Ok((connection, permit));
         }
         let line = Arc::clone(&connection);
-        let place = line.queue().arrive(self.overrides.priority.0);
+        let place = line.queue().arrive(self.overrides().priority());
         loop {
             if self.core.snapshot().config.max_connections.is_some_and(|most| most > 1) {
                 self.core.saturated(id);
@@ -444,12 +438,12 @@ where
 
     async fn try_on(&self, place: Place, previous: u32) -> Result<Tried, Status> {
         let Place { call, connection, throttle, at, .. } = place;
-        let (id, peer) = (call.subchannel(), connection.peer().clone());
-        *lock(&self.peer) = Some(peer.clone());
+        let id = call.subchannel();
+        *lock(&self.last) = Some(Arc::clone(&connection));
         let span = tracing::debug_span!(
-            target: "evenkeel::call", "attempt", endpoint = %peer, previous, status = tracing::field::Empty
+            target: "evenkeel::call", "attempt", endpoint = %connection.peer(), previous, status = tracing::field::Empty
         );
-        let method = Arc::clone(&self.record().method);
+        let method = Arc::clone(&self.record.method);
         let placed = Placed::new(self.core.clock, method, call, throttle, at, self.deadline, span.clone());
         inside(&span, pin!(self.send(placed, id, connection, previous))).await
     }
@@ -482,9 +476,8 @@ where
         placed.sent(cursor.sent());
         match head {
             Ok(head) => {
-                let unsent = (!is_sent).then_some((cursor, outgoing));
-                let peer = connection.peer().clone();
-                Ok(Tried::Attempt(judge(Answer { head, placed, incoming, peer, unsent })))
+                let unsent = (!is_sent).then(|| Box::new((cursor, outgoing)));
+                Ok(Tried::Attempt(judge(Answer { head, placed, incoming, unsent })))
             }
             Err(Broken::Request(status)) => {
                 placed.finish(status.code, self.core.clock.now(), None);
@@ -546,15 +539,15 @@ where
     /// Hands the response to the caller; the call goes on in its body.
     fn accept(self, answer: Answer) -> Response<ResponseBody> {
         let limit = self.config().max_response_bytes;
-        let Answer { head, placed, incoming, peer, unsent } = answer;
+        let Answer { head, placed, incoming, unsent } = answer;
         let mut source = into_inner(self.source);
-        let sending = unsent.map(|(mut cursor, outgoing)| {
+        let sending = unsent.map(|unsent| {
+            let (mut cursor, outgoing) = *unsent;
             source.commit(&mut cursor);
             Sending::start(source, cursor, outgoing)
         });
         let deadline = self.deadline.map(|at| self.core.clock.instant(at));
-        let record = into_inner(self.record);
-        let following = Following::new(self.core, placed, record, sending, peer, self.deadline);
+        let following = Following::new(self.core, placed, self.record, sending, self.deadline);
         let (head, ()) = head.into_parts();
         let body = ResponseBody::new(incoming, following, &head, limit, deadline);
         Response::from_parts(head, body)
@@ -562,7 +555,7 @@ where
 
     /// A response that is nothing but a status: "Trailers-Only".
     fn fail(self, status: &Status) -> Response<ResponseBody> {
-        into_inner(self.record).finish(status.code, self.core.clock.now());
+        self.record.finish(status.code, self.core.clock.now());
         let mut response = Response::new(ResponseBody::empty());
         let headers = response.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -571,15 +564,15 @@ where
     }
 
     fn timed_out(&self) -> Status {
-        let where_ = lock(&self.peer).as_ref().map_or_else(
+        let where_ = lock(&self.last).as_ref().map_or_else(
             || format!("waiting for an endpoint of {}", self.core.target),
-            |peer| format!("waiting for {peer}"),
+            |last| format!("waiting for {}", last.peer()),
         );
         Status::new(Code::DeadlineExceeded, format!("deadline exceeded while {where_}"))
     }
 
     fn peer_name(&self) -> String {
-        lock(&self.peer).as_ref().map_or_else(|| self.core.target.clone(), ToString::to_string)
+        lock(&self.last).as_ref().map_or_else(|| self.core.target.clone(), |last| last.peer().to_string())
     }
 
     fn config(&self) -> &MethodConfig {
@@ -590,12 +583,8 @@ where
         lock(&self.source)
     }
 
-    fn record(&self) -> MutexGuard<'_, Record> {
-        lock(&self.record)
-    }
-
-    fn count(&self, change: impl FnOnce(&mut crate::method::Repeats)) {
-        change(&mut self.record().repeats);
+    fn overrides(&self) -> Overrides<'_> {
+        Overrides(&self.head.extensions)
     }
 }
 

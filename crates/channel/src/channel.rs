@@ -116,7 +116,7 @@ impl Channel {
 
     /// A moment on that clock by the wall clock: [`Time::ZERO`] is when the channel was made.
     pub fn wall_clock(&self, time: Time) -> SystemTime {
-        self.core.clock.wall(time)
+        self.core.wall_clock(time)
     }
 
     /// A handle that does not keep the channel alive.

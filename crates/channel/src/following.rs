@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -43,8 +43,8 @@ pub(crate) struct Record {
     /// Of the thread that began it: there it is counted.
     lane: usize,
     pub(crate) started: Time,
-    pub(crate) repeats: Repeats,
-    span: Span,
+    repeats: Mutex<Repeats>,
+    pub(crate) span: Span,
     has_ended: bool,
 }
 
@@ -52,7 +52,12 @@ impl Record {
     pub(crate) fn new(clock: Clock, method: Arc<Method>, lane: usize, span: Span) -> Self {
         let started = clock.now();
         method.call_started(lane, started);
-        Self { clock, method, lane, started, repeats: Repeats::default(), span, has_ended: false }
+        Self { clock, method, lane, started, repeats: Mutex::default(), span, has_ended: false }
+    }
+
+    /// Counts what is not a first attempt.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Repeats)) {
+        change(&mut self.repeats.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn finish(mut self, code: Code, now: Time) {
@@ -62,7 +67,8 @@ impl Record {
     fn end(&mut self, code: Code, now: Time) {
         if !std::mem::replace(&mut self.has_ended, true) {
             self.span.record("status", code.name());
-            self.method.call_ended(self.lane, code, now.since(self.started), &self.repeats);
+            let repeats = self.repeats.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.method.call_ended(self.lane, code, now.since(self.started), repeats);
         }
     }
 }
@@ -168,7 +174,6 @@ pub(crate) struct Following {
     /// Present until the call ends.
     placed: Option<(Placed, Record)>,
     sending: Option<Sending>,
-    peer: Address,
     deadline: Option<Time>,
 }
 
@@ -178,10 +183,9 @@ impl Following {
         placed: Placed,
         record: Record,
         sending: Option<Sending>,
-        peer: Address,
         deadline: Option<Time>,
     ) -> Self {
-        Self { core, placed: Some((placed, record)), sending, peer, deadline }
+        Self { core, placed: Some((placed, record)), sending, deadline }
     }
 
     /// So many bytes of messages have come in.
@@ -205,13 +209,13 @@ impl Following {
     }
 
     /// The stream broke off: what the caller is told, as trailers.
-    pub(crate) fn broke(&mut self, error: &StreamError) -> HeaderMap {
-        self.end(&explain(error, &self.peer, self.deadline, self.core.clock.now()))
+    pub(crate) fn broke(&mut self, error: &StreamError, peer: &Address) -> HeaderMap {
+        self.end(&explain(error, peer, self.deadline, self.core.clock.now()))
     }
 
     /// The deadline has passed.
-    pub(crate) fn timed_out(&mut self) -> HeaderMap {
-        self.end(&Status::new(Code::DeadlineExceeded, format!("deadline exceeded while reading from {}", self.peer)))
+    pub(crate) fn timed_out(&mut self, peer: &Address) -> HeaderMap {
+        self.end(&Status::new(Code::DeadlineExceeded, format!("deadline exceeded while reading from {peer}")))
     }
 
     /// The call ends with a status of our own.
@@ -231,7 +235,7 @@ impl Drop for Following {
 
 impl fmt::Debug for Following {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Following").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Following").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 

@@ -43,30 +43,25 @@ pub struct PinnedTo(pub Address);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallPriority(pub i8);
 
-/// The overrides of one call.
-#[derive(Debug, Default)]
-pub(crate) struct Overrides {
-    pub(crate) wait_for_ready: Option<bool>,
-    pub(crate) hash_key: Option<HashKey>,
-    pub(crate) pinned: Option<PinnedTo>,
-    pub(crate) priority: CallPriority,
-}
+/// The overrides of one call, read where they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overrides<'a>(pub(crate) &'a Extensions);
 
-impl Overrides {
-    pub(crate) fn of(extensions: &Extensions) -> Self {
-        if extensions.is_empty() {
-            return Self::default();
-        }
-        Self {
-            wait_for_ready: extensions.get::<WaitForReady>().map(|wait| wait.0),
-            hash_key: extensions.get::<HashKey>().cloned(),
-            pinned: extensions.get::<PinnedTo>().cloned(),
-            priority: extensions.get::<CallPriority>().copied().unwrap_or_default(),
-        }
+impl<'a> Overrides<'a> {
+    pub(crate) fn wait_for_ready(self) -> Option<bool> {
+        self.0.get::<WaitForReady>().map(|wait| wait.0)
     }
 
-    pub(crate) fn hash_key(&self) -> Option<&[u8]> {
-        self.hash_key.as_ref().map(|key| &key.0[..])
+    pub(crate) fn hash_key(self) -> Option<&'a [u8]> {
+        self.0.get::<HashKey>().map(|key| &key.0[..])
+    }
+
+    pub(crate) fn pinned(self) -> Option<&'a Address> {
+        self.0.get::<PinnedTo>().map(|pinned| &pinned.0)
+    }
+
+    pub(crate) fn priority(self) -> i8 {
+        self.0.get::<CallPriority>().copied().unwrap_or_default().0
     }
 }
 

@@ -59,7 +59,7 @@ enum Piece {
 
 /// How a request ends: nearly always without trailers.
 #[derive(Clone, Debug)]
-struct End(Option<HeaderMap>);
+struct End(Option<Box<HeaderMap>>);
 
 /// Why a request was not sent to its end.
 #[derive(Debug)]
@@ -187,7 +187,7 @@ where
                 Ok(data) => return Poll::Ready(Ok(Piece::Data(data))),
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        return Poll::Ready(Ok(Piece::End(End(Some(trailers)))));
+                        return Poll::Ready(Ok(Piece::End(End(Some(Box::new(trailers))))));
                     }
                 }
             }
@@ -223,7 +223,7 @@ impl Cursor {
 
 fn finish(outgoing: &mut Outgoing, End(trailers): End) -> Result<(), SendError> {
     match trailers {
-        Some(trailers) => outgoing.send_trailers(trailers)?,
+        Some(trailers) => outgoing.send_trailers(*trailers)?,
         None => outgoing.end()?,
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! What the clones of a channel and its driver share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
-use evenkeel_balance::{Input, Status, SubchannelId};
+use evenkeel_balance::{Input, Status, SubchannelId, Time};
 use http::{Uri, header, request, uri};
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) authority: uri::Authority,
     pub(crate) scheme: uri::Scheme,
     pub(crate) clock: Clock,
+    /// The wall clock when `clock` started.
+    epoch: SystemTime,
     pub(crate) lanes: Lanes,
     pub(crate) methods: Methods,
     pub(crate) replays: Arc<ReplayMemory>,
@@ -70,9 +72,10 @@ impl Shared {
         first: Snapshot,
     ) -> Self {
         let snapshot = ArcSwap::from_pointee(first);
-        let (clock, lanes, version) = (Clock::start(), Lanes::new(seed), watch::Sender::new(0));
+        let (clock, epoch) = (Clock::start(), SystemTime::now());
+        let (lanes, version) = (Lanes::new(seed), watch::Sender::new(0));
         let (methods, replays) = (Methods::new(&target), Arc::new(ReplayMemory::new(replays)));
-        Self { target, authority, scheme, clock, lanes, methods, replays, snapshot, version }
+        Self { target, authority, scheme, clock, epoch, lanes, methods, replays, snapshot, version }
     }
 
     /// The newest snapshot, to look into: it is not to be held for long.
@@ -83,6 +86,11 @@ impl Shared {
     /// 64 random bits.
     pub(crate) fn random(&self) -> u64 {
         self.lanes.random(self.lanes.mine())
+    }
+
+    /// `time` by the wall clock as it stood when the channel was made, so that one moment is always shown the same.
+    pub(crate) fn wall_clock(&self, time: Time) -> SystemTime {
+        self.epoch.checked_add(time.since(Time::ZERO)).unwrap_or(self.epoch)
     }
 
     /// Scheme and authority: what the channel's own calls are addressed to.

@@ -332,6 +332,11 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// Where it comes from.
+    pub(crate) fn peer(&self) -> &Address {
+        &self.permit.shared.ends.remote
+    }
+
     /// The response's head. Informational responses are passed over.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, StreamError>> {
         let Some(response) = &mut self.response else {
