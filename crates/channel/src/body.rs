@@ -22,22 +22,19 @@ use crate::{
 ///
 /// Dropped before its end, it cancels the call at the server.
 pub struct ResponseBody {
-    state: State,
+    /// Until the call ends.
+    stream: Option<Stream>,
     /// The status in the response's head, which is the call's where no trailers follow.
     head_code: Option<Code>,
     meter: Meter,
-}
-
-enum State {
-    Data(Stream),
-    Trailers(Stream),
-    Done,
 }
 
 struct Stream {
     incoming: Incoming,
     following: Following,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Whether there is no more data, and trailers come next.
+    data_is_over: bool,
 }
 
 impl ResponseBody {
@@ -51,14 +48,15 @@ impl ResponseBody {
         let head_code = wire_status::of_head(head.status, &head.headers);
         if incoming.is_end() {
             following.finish(head_code.unwrap_or(Code::Unknown), Some(&head.headers));
-            return Self { state: State::Done, head_code, meter: Meter::new(None) };
+            return Self { stream: None, head_code, meter: Meter::new(None) };
         }
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        Self { state: State::Data(Stream { incoming, following, deadline }), head_code, meter: Meter::new(limit) }
+        let stream = Stream { incoming, following, deadline, data_is_over: false };
+        Self { stream: Some(stream), head_code, meter: Meter::new(limit) }
     }
 
     pub(crate) fn empty() -> Self {
-        Self { state: State::Done, head_code: None, meter: Meter::new(None) }
+        Self { stream: None, head_code: None, meter: Meter::new(None) }
     }
 
     /// Ends the body with trailers of our own making, and the stream with it.
@@ -66,21 +64,20 @@ impl ResponseBody {
         &mut self,
         end: impl FnOnce(&mut Following, &Address) -> HeaderMap,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Data(mut stream) | State::Trailers(mut stream) => {
-                stream.following.received(self.meter.bytes());
-                Poll::Ready(Some(Ok(Frame::trailers(end(&mut stream.following, stream.incoming.peer())))))
-            }
-            State::Done => Poll::Ready(None),
-        }
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
+        stream.following.received(self.meter.bytes());
+        let trailers = end(&mut stream.following, stream.incoming.peer());
+        self.stream = None;
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) -> Option<Result<Frame<Bytes>, Infallible>> {
         let code = trailers.as_ref().and_then(wire_status::code).or(self.head_code).unwrap_or(Code::Unknown);
-        if let State::Trailers(mut stream) = std::mem::replace(&mut self.state, State::Done) {
+        if let Some(stream) = &mut self.stream {
             stream.following.received(self.meter.bytes());
             stream.following.finish(code, trailers.as_ref());
         }
+        self.stream = None;
         trailers.map(|trailers| Ok(Frame::trailers(trailers)))
     }
 }
@@ -107,28 +104,22 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
+        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
         // Before the data: a stream that always has some would run on for ever.
-        if let State::Data(stream) | State::Trailers(stream) = &mut this.state
-            && stream.poll_deadline(cx).is_ready()
-        {
+        if stream.poll_deadline(cx).is_ready() {
             return this.cut(Following::timed_out);
         }
-        if let State::Data(stream) = &mut this.state {
+        if !stream.data_is_over {
             match stream.incoming.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => match this.meter.pass(&data) {
                     Ok(()) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                     Err(error) => return this.cut(|following, _| following.end(&too_long(error))),
                 },
                 Poll::Ready(Some(Err(error))) => return this.cut(|following, peer| following.broke(&error, peer)),
-                Poll::Ready(None) => {
-                    if let State::Data(stream) = std::mem::replace(&mut this.state, State::Done) {
-                        this.state = State::Trailers(stream);
-                    }
-                }
+                Poll::Ready(None) => stream.data_is_over = true,
                 Poll::Pending => return Poll::Pending,
             }
         }
-        let State::Trailers(stream) = &mut this.state else { return Poll::Ready(None) };
         match stream.incoming.poll_trailers(cx) {
             Poll::Ready(Ok(trailers)) => Poll::Ready(this.end(trailers)),
             Poll::Ready(Err(error)) => this.cut(|following, peer| following.broke(&error, peer)),
@@ -137,7 +128,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Done)
+        self.stream.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

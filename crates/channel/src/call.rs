@@ -464,7 +464,7 @@ where
                 return Ok(Tried::Unprocessed(error));
             }
         };
-        let (mut outgoing, mut incoming) = match connection.start(permit, self.attempt_head(previous), is_empty).await {
+        let (mut outgoing, mut incoming) = match connection.start(permit, self.attempt_head(previous), is_empty) {
             Ok(halves) => halves,
             Err(error) => {
                 placed.withdraw();

@@ -171,8 +171,8 @@ impl Drop for Placed {
 /// What a response's body needs to see its call to the end.
 pub(crate) struct Following {
     core: Arc<Core>,
-    /// Present until the call ends.
-    placed: Option<(Placed, Record)>,
+    placed: Placed,
+    record: Record,
     sending: Option<Sending>,
     deadline: Option<Time>,
 }
@@ -185,27 +185,25 @@ impl Following {
         sending: Option<Sending>,
         deadline: Option<Time>,
     ) -> Self {
-        Self { core, placed: Some((placed, record)), sending, deadline }
+        Self { core, placed, record, sending, deadline }
     }
 
     /// So many bytes of messages have come in.
     pub(crate) fn received(&mut self, bytes: u64) {
-        if let Some((placed, _)) = &mut self.placed {
-            placed.received = bytes;
-        }
+        self.placed.received = bytes;
     }
 
     /// The call has ended with `code`. Later calls of this change nothing.
     pub(crate) fn finish(&mut self, code: Code, trailers: Option<&HeaderMap>) {
-        let sending = self.sending.take();
-        if let Some((mut placed, record)) = self.placed.take() {
-            if let Some(sending) = sending {
-                placed.sent(sending.sent());
-            }
-            let now = self.core.clock.now();
-            placed.finish(code, now, trailers);
-            record.finish(code, now);
+        if self.record.has_ended {
+            return;
         }
+        if let Some(sending) = self.sending.take() {
+            self.placed.sent(sending.sent());
+        }
+        let now = self.core.clock.now();
+        self.placed.end(code, now, trailers);
+        self.record.end(code, now);
     }
 
     /// The stream broke off: what the caller is told, as trailers.

@@ -8,7 +8,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -145,14 +145,14 @@ impl Connection {
             let turn = self.shared.own.wait(place);
             if let Some(permit) = self.try_permit(purpose)? {
                 drop(turn);
-                return self.start(permit, head, ends).await;
+                return self.start(permit, head, ends);
             }
             turn.await;
         }
     }
 
     /// Opens the stream that `permit` is for.
-    pub(crate) async fn start(
+    pub(crate) fn start(
         &self,
         permit: Permit,
         head: Request<()>,
@@ -163,8 +163,9 @@ impl Connection {
             Ok(opened) => opened,
             Err(error) => {
                 // A fresh handle has nothing pending, so it is ready unless the connection takes no more streams.
-                poll_fn(|cx| send.poll_ready(cx)).await.map_err(|_| StreamError::NotSent)?;
-                return Err(StreamError::Invalid(error.to_string()));
+                let ready = send.poll_ready(&mut Context::from_waker(Waker::noop()));
+                let takes_streams = matches!(ready, Poll::Ready(Ok(())));
+                return Err(if takes_streams { StreamError::Invalid(error.to_string()) } else { StreamError::NotSent });
             }
         };
         self.shared.streams.started();
