@@ -171,10 +171,18 @@ impl Builder {
     /// the nearest that it does, 65,535 to 2^31 − 1.
     ///
     /// It bounds what a slow reader costs in memory, and the rate of one stream: a window each round trip, which at the
-    /// default is 84 Mbit/s over 50 ms and more than 10 Gbit/s within a data centre (0.4 ms). So the window need not be
-    /// found by measuring, as some clients do; a client that streams large responses from far away sets a larger one.
+    /// default is 84 Mbit/s over 50 ms and more than 10 Gbit/s within a data centre (0.4 ms). A client that streams large
+    /// responses from far away sets a larger one, or has it [found](Self::adaptive_window).
     pub fn stream_window(mut self, bytes: u32) -> Self {
         self.line.windows.stream = Windows::possible(bytes);
+        self
+    }
+
+    /// Has the window of streams grow to what the path needs, up to `most` bytes: long responses are accompanied by PINGs,
+    /// and what comes in while one is on its way shows the product of bandwidth and delay. Default: off, since a slow
+    /// reader then costs up to `most` in memory.
+    pub fn adaptive_window(mut self, most: u32) -> Self {
+        self.line.windows.most = Windows::possible(most);
         self
     }
 

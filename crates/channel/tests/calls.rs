@@ -75,6 +75,21 @@ async fn large_messages_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn long_responses_pass_while_their_window_is_being_found() {
+    let server = Server::start().await;
+    let builder = Channel::builder(servers::target(&[&server])).stream_window(65_535).adaptive_window(16 << 20);
+    let mut client = EchoClient::new(builder.build().unwrap()).max_decoding_message_size(64 << 20);
+    let large = EchoRequest { payload: vec![7; 4 << 20].into(), repeat: 16, ..request("big") };
+    let mut replies = client.server_stream(large).await.unwrap().into_inner();
+    let mut bytes = 0;
+    while let Some(reply) = replies.message().await.unwrap() {
+        bytes += reply.payload.len();
+        client.unary(request("beside it")).await.unwrap();
+    }
+    assert_eq!(bytes, 64 << 20);
+}
+
+#[tokio::test]
 async fn deadlines_are_kept_on_both_sides_of_the_head() {
     let server = Server::start().await;
     let mut client = EchoClient::new(round_robin(&[&server]));

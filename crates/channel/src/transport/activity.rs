@@ -27,6 +27,7 @@ pub(super) struct Activity {
     unanswered_since: AtomicU64,
     received_at: AtomicU64,
     replied_at: AtomicU64,
+    streamed: AtomicU64,
     probing: AtomicBool,
     /// The last stream that the peer will process; all of them until it says otherwise.
     last_processed: AtomicU32,
@@ -44,6 +45,7 @@ impl Activity {
             unanswered_since: AtomicU64::new(0),
             received_at: AtomicU64::new(0),
             replied_at: AtomicU64::new(0),
+            streamed: AtomicU64::new(0),
             probing: AtomicBool::new(false),
             last_processed: AtomicU32::new(u32::MAX),
             goaway: OnceLock::new(),
@@ -69,6 +71,16 @@ impl Activity {
     /// What came in last was headers or data of a reply.
     pub(super) fn replied(&self) {
         self.replied_at.store(self.received_at.load(Relaxed), Relaxed);
+    }
+
+    /// So many bytes of a longer response have been read.
+    pub(super) fn streams(&self, bytes: usize) {
+        self.streamed.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of longer responses that have been read, all together.
+    pub(super) fn streamed(&self) -> u64 {
+        self.streamed.load(Relaxed)
     }
 
     /// A PING is on its way.

@@ -28,6 +28,7 @@ use super::{
     activity::{Activity, Noted},
     goaway::Goaway,
     streams::Streams,
+    window::AdaptiveWindow,
 };
 use crate::{clock::Clock, socket::SocketReport};
 
@@ -81,6 +82,7 @@ where
         connection,
         ping_pong,
         ping_under_way: false,
+        window: AdaptiveWindow::new(windows.stream, windows.most),
         send: Some(send.clone()),
         shared: Arc::clone(&shared),
         clock,
@@ -369,8 +371,10 @@ impl Incoming {
         self.permit.shared.activity.replied();
         self.unreleased += data.len();
         if self.unreleased >= self.permit.shared.released_at {
+            let released = std::mem::take(&mut self.unreleased);
+            self.permit.shared.activity.streams(released);
             // Fails only where the stream is gone, which the next read tells.
-            let _ = body.flow_control().release_capacity(std::mem::take(&mut self.unreleased));
+            let _ = body.flow_control().release_capacity(released);
         }
         Poll::Ready(Some(Ok(data)))
     }
@@ -400,6 +404,7 @@ pub(crate) struct Line<S> {
     connection: h2::client::Connection<Noted<S>, Bytes>,
     ping_pong: h2::PingPong,
     ping_under_way: bool,
+    window: AdaptiveWindow,
     /// Tells whether the peer still takes streams; gone once it does not, so that the connection can end.
     send: Option<SendRequest<Bytes>>,
     shared: Arc<Shared>,
@@ -482,7 +487,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
         if self.ping_under_way && self.ping_pong.poll_pong(cx).is_ready() {
             self.ping_under_way = false;
+            self.fit_window();
         }
+        self.measure_path();
         self.poll_watch(cx)
     }
 
@@ -586,6 +593,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.send = None;
         let why = self.shared.given_up.get_or_init(|| why);
         News::Closed(why.clone(), Loss::TimedOut)
+    }
+
+    /// Asks how long the path is, where windows are to fit it.
+    fn measure_path(&mut self) {
+        let received = self.shared.activity.streamed();
+        if !self.ping_under_way && self.window.wants_ping(received) {
+            self.ping_under_way = self.ping_pong.send_ping(h2::Ping::opaque()).is_ok();
+            if self.ping_under_way {
+                self.window.asked(received);
+            }
+        }
+    }
+
+    fn fit_window(&mut self) {
+        if let Some(size) = self.window.answered(self.shared.activity.streamed()) {
+            // Refused only while the peer has yet to acknowledge the size before, which then serves.
+            let _ = self.connection.set_initial_window_size(size);
+        }
     }
 
     fn probe(&mut self) {

@@ -12,6 +12,7 @@ mod opened;
 mod queue;
 mod settings;
 mod streams;
+mod window;
 
 pub(crate) use self::h2::{Connection, Incoming, Line, News, Outgoing, Permit, Purpose, handshake};
 pub(crate) use dial::{Dialer, Ends, Stream};

@@ -13,6 +13,8 @@ pub(crate) struct LineSettings {
 pub(crate) struct Windows {
     /// On one stream. A slow reader costs this much and no more.
     pub(crate) stream: u32,
+    /// What that may grow to where the path asks for more; it stays as it is where this is no more.
+    pub(crate) most: u32,
     /// On all streams together. The streams' own windows bound it; a smaller one would let a few slow readers hold up
     /// every other call of the connection.
     pub(crate) connection: u32,
@@ -39,6 +41,6 @@ impl Windows {
 
 impl Default for Windows {
     fn default() -> Self {
-        Self { stream: 512 * 1024, connection: MOST, header_list: 64 * 1024 }
+        Self { stream: 512 * 1024, most: 0, connection: MOST, header_list: 64 * 1024 }
     }
 }
