@@ -32,6 +32,9 @@ use crate::{
     transport::{Connection, Dialer, LineSettings, StreamQueue},
 };
 
+/// How many messages are taken in before the balancer's answer to them is acted on, however many there are.
+const MESSAGES_A_TURN: usize = 1_000;
+
 /// What a channel's owner has settled before it starts.
 pub(crate) struct Settings {
     pub(crate) default_config: Arc<ServiceConfig>,
@@ -129,12 +132,12 @@ impl Driver {
         self.shut_down();
     }
 
-    /// Takes in a message and all that have queued behind it, so that one picker answers them all.
+    /// Takes in a message and those that have queued behind it, so that one picker answers them all.
     fn handle_messages(&mut self, first: Message) {
-        let mut next = Some(first);
-        while let Some(message) = next {
+        self.handle(first);
+        for _ in 1..MESSAGES_A_TURN {
+            let Ok(message) = self.messages.try_recv() else { return };
             self.handle(message);
-            next = self.messages.try_recv().ok();
         }
     }
 
