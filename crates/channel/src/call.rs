@@ -475,6 +475,12 @@ where
         let (head, is_sent) = self.exchange(&mut cursor, &mut outgoing, &mut incoming, is_empty).await;
         placed.sent(cursor.sent());
         match head {
+            // A server that keeps the deadline too may give up a moment before our own timer does.
+            Ok(head) if wire_status::code(head.headers()) == Some(Code::Cancelled) && self.is_past_deadline() => {
+                let status = self.timed_out();
+                placed.finish(status.code, self.core.clock.now(), Some(head.headers()));
+                Err(status)
+            }
             Ok(head) => {
                 let unsent = (!is_sent).then(|| Box::new((cursor, outgoing)));
                 Ok(Tried::Attempt(judge(Answer { head, placed, incoming, unsent })))
@@ -561,6 +567,10 @@ where
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         wire_status::write(status, headers);
         response
+    }
+
+    fn is_past_deadline(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= self.core.clock.now())
     }
 
     fn timed_out(&self) -> Status {
