@@ -166,10 +166,7 @@ where
     async fn run(&self) -> Result<Answer, Status> {
         let making = async {
             match &self.config().hedging {
-                Some(policy) => match self.hedging_delay(policy) {
-                    Some(delay) => self.hedged(policy, delay).await,
-                    None => self.retried().await,
-                },
+                Some(policy) => self.hedged(policy).await,
                 None => self.retried().await,
             }
         };
@@ -181,7 +178,7 @@ where
         let mut retries = Retries::new();
         let mut failed_on = None;
         loop {
-            match self.attempt(retries.previous(), failed_on.as_slice()).await? {
+            match self.attempt(retries.previous(), failed_on.as_slice(), |_| {}).await? {
                 Attempt::Answer(answer) => return Ok(answer),
                 Attempt::Failed(failed) => match self.next_delay(&mut retries, &failed) {
                     Some(delay) => {
@@ -203,26 +200,27 @@ where
     /// Whether and when a failed attempt is followed by another.
     fn next_delay(&self, retries: &mut Retries, failed: &Failed) -> Option<Duration> {
         let policy = self.config().retry.as_ref()?;
-        let throttle = self.core.snapshot().throttle.clone();
+        let snapshot = self.core.snapshot();
+        let throttle = snapshot.throttle.as_deref();
         let mut entropy = Entropy::new(self.core.random());
-        let delay = retries.after(policy, throttle.as_deref(), failed.status.code, failed.pushback, &mut entropy)?;
+        let delay = retries.after(policy, throttle, failed.status.code, failed.pushback, &mut entropy)?;
         let in_time = self.deadline.is_none_or(|deadline| self.core.clock.now() + delay < deadline);
         (in_time && self.source().can_replay()).then_some(delay)
     }
 
-    /// How long a hedge waits for the attempt before it; `None` where this call is not to be hedged.
-    fn hedging_delay(&self, policy: &HedgingPolicy) -> Option<Duration> {
-        let Some(adaptive) = policy.adaptive else { return Some(policy.delay) };
+    /// How long a hedge waits for the attempt before it; without end where there is to be none.
+    fn hedging_delay(&self, policy: &HedgingPolicy) -> Duration {
+        let Some(adaptive) = policy.adaptive else { return policy.delay };
         let method = &self.record.method;
         method.hedges.earn(adaptive.extra_load);
         let learned = method.latency.read(adaptive.quantile);
         // Until something is learned, a delay of 0 would hedge every call.
-        learned.or(Some(policy.delay).filter(|delay| !delay.is_zero())).or(Some(Duration::MAX))
+        learned.unwrap_or(if policy.delay.is_zero() { Duration::MAX } else { policy.delay })
     }
 
     /// Several attempts at a time, of which the first good answer counts (gRFC A6).
-    async fn hedged(&self, policy: &HedgingPolicy, delay: Duration) -> Result<Answer, Status> {
-        let mut hedges = Hedges::new(policy, delay, self.core.clock.now());
+    async fn hedged(&self, policy: &HedgingPolicy) -> Result<Answer, Status> {
+        let mut hedges = Hedges::new(policy, self.hedging_delay(policy), self.core.clock.now());
         let tried = Mutex::new(Vec::new());
         let mut running = vec![self.hedge(0, &tried)];
         loop {
@@ -252,7 +250,8 @@ where
 
     fn hedge<'a>(&'a self, previous: u32, tried: &'a Mutex<Vec<SubchannelId>>) -> Hedge<'a> {
         Box::pin(async move {
-            let attempt = self.attempt_elsewhere(previous, tried).await;
+            let avoided = lock(tried).clone();
+            let attempt = self.attempt(previous, &avoided, |subchannel| lock(tried).push(subchannel)).await;
             if let Ok(Attempt::Answer(answer)) = &attempt {
                 answer.placed.note_latency();
             }
@@ -296,26 +295,15 @@ where
     }
 
     fn may_hedge(&self, policy: &HedgingPolicy) -> bool {
-        let throttle = self.core.snapshot().throttle.clone();
         self.source().can_replay()
-            && throttle.is_none_or(|throttle| throttle.allows())
+            && self.core.snapshot().throttle.as_ref().is_none_or(|throttle| throttle.allows())
             && (policy.adaptive.is_none() || self.record.method.hedges.spend())
-    }
-
-    /// An attempt on another endpoint than those of `tried`, if there is one; it is added to them.
-    async fn attempt_elsewhere(&self, previous: u32, tried: &Mutex<Vec<SubchannelId>>) -> AttemptResult {
-        let avoided = lock(tried).clone();
-        self.attempt_noting(previous, &avoided, |subchannel| lock(tried).push(subchannel)).await
     }
 
     /// One attempt, on another endpoint than `avoided` if there is one. It goes out again as long as no server has
     /// processed it: once where it was refused, and always where its connection is over, since the next one is another
-    /// (connections that carry nothing back off, so this ends).
-    async fn attempt(&self, previous: u32, avoided: &[SubchannelId]) -> AttemptResult {
-        self.attempt_noting(previous, avoided, |_| {}).await
-    }
-
-    async fn attempt_noting(
+    /// (connections that carry nothing back off, so this ends). `note` hears of each endpoint that it goes to.
+    async fn attempt(
         &self,
         previous: u32,
         avoided: &[SubchannelId],
