@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
-// The parser is private to the channel, and needs nothing of it.
-#[path = "../../crates/channel/src/connect_proxy/reply.rs"]
+// The parser is private to its crate, and needs nothing of it.
+#[path = "../../crates/transport/src/connect_proxy/reply.rs"]
 mod reply;
 
 /// How many bytes were the head's, and what came of them.

@@ -23,7 +23,7 @@ use retry::RetryThrottle;
 mod hedging;
 #[path = "../../crates/balance/src/load.rs"]
 mod load;
-#[path = "../../crates/channel/src/transport/queue.rs"]
+#[path = "../../crates/transport/src/queue.rs"]
 mod queue;
 #[path = "../../crates/balance/src/retry.rs"]
 mod retry;

@@ -11,11 +11,11 @@ use http::{HeaderMap, response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use evenkeel_transport::{Incoming, wire_status};
+
 use crate::{
     following::Following,
     framing::{Meter, TooLong},
-    transport::Incoming,
-    wire_status,
 };
 
 /// The body of a response. It never fails: whatever breaks the stream ends it with trailers that hold a gRPC status.

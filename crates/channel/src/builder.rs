@@ -14,8 +14,9 @@ use evenkeel_naming::{Resolver, Target, TargetError};
 use http::uri;
 use tokio::sync::{mpsc, watch};
 
+use evenkeel_transport::{ConnectProxy, ConnectProxyError, Dialer, LineSettings, Windows};
+
 use crate::{
-    ConnectProxy, ConnectProxyError,
     driver::{Driver, Settings, State},
     endpoint_source::EndpointSource,
     idle::IdleWatch,
@@ -24,7 +25,6 @@ use crate::{
     request::ReplayLimits,
     shared::{Core, Shared},
     snapshot::Snapshot,
-    transport::{Dialer, LineSettings, Windows},
 };
 
 /// As in gRPC's other clients.
@@ -47,7 +47,7 @@ pub struct Builder {
     replays: ReplayLimits,
     connect_proxy: ConnectProxy,
     #[cfg(feature = "tls")]
-    tls: Option<crate::Tls>,
+    tls: Option<evenkeel_transport::Tls>,
     seed: Option<u64>,
 }
 
@@ -213,7 +213,7 @@ impl Builder {
 
     /// Speaks TLS with every endpoint. Default: plain text. Health checks and load reports go the same way.
     #[cfg(feature = "tls")]
-    pub fn tls(self, tls: crate::Tls) -> Self {
+    pub fn tls(self, tls: evenkeel_transport::Tls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
@@ -261,7 +261,7 @@ impl Builder {
         let tunnel = std::mem::take(&mut self.connect_proxy).tunnel(authority.host())?;
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls.take() {
-            let secure = crate::tls::Secure::new(tls, authority.host())?;
+            let secure = evenkeel_transport::Secure::new(tls, authority.host())?;
             let dialer = Dialer { tunnel, user_timeout, tls: Some(Arc::new(secure)) };
             return Ok((Arc::new(dialer), uri::Scheme::HTTPS));
         }
@@ -310,7 +310,7 @@ pub enum BuildError {
     /// The channel cannot speak TLS as described.
     #[cfg(feature = "tls")]
     #[error("TLS: {0}")]
-    Tls(#[from] crate::TlsError),
+    Tls(#[from] evenkeel_transport::TlsError),
 }
 
 fn first_report(shared: &Shared, balancer: &Balancer) -> Report {

@@ -20,6 +20,8 @@ use http_body::Body;
 use tokio::time::Instant;
 use tracing::Span;
 
+use evenkeel_transport::{Connection, Incoming, Outgoing, Permit, Purpose, StreamError, wire_status};
+
 use crate::{
     body::ResponseBody,
     cascade, deadline,
@@ -28,8 +30,6 @@ use crate::{
     request::{Cursor, SendError, Source},
     shared::Core,
     snapshot::Snapshot,
-    transport::{Connection, Incoming, Outgoing, Permit, Purpose, StreamError},
-    wire_status,
 };
 
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");

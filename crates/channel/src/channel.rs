@@ -14,6 +14,8 @@ use http_body::Body;
 use tokio::sync::{oneshot, watch};
 use tower_service::Service;
 
+use evenkeel_transport::SocketReport;
+
 use crate::{
     body::ResponseBody,
     builder::{BuildError, Builder},
@@ -22,7 +24,6 @@ use crate::{
     message::Message,
     report::Report,
     shared::Core,
-    socket::SocketReport,
     tally::CallCounts,
 };
 

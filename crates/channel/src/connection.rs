@@ -5,11 +5,9 @@ use std::sync::Arc;
 use evenkeel_balance::{Address, ConnectionId, Input, Load, Status};
 use tokio::sync::mpsc::WeakUnboundedSender;
 
-use crate::{
-    clock::Clock,
-    message::Message,
-    transport::{self, Connection, Dialer, Line, LineSettings, News, Stream, StreamQueue},
-};
+use evenkeel_transport::{Clock, Connection, Dialer, Line, LineSettings, News, Stream, StreamQueue};
+
+use crate::message::Message;
 
 /// What a connection's task works with.
 pub(crate) struct Task {
@@ -39,7 +37,7 @@ impl Task {
             if error.refused { refused(error.to_string()) } else { failed(error.to_string()) }
         })?;
         let (load, queue) = (Arc::clone(&self.load), Arc::clone(&self.queue));
-        transport::handshake(stream, ends, self.clock, self.line, load, queue).await.map_err(failed)
+        evenkeel_transport::handshake(stream, ends, self.clock, self.line, load, queue).await.map_err(failed)
     }
 
     async fn work(&self, connection: Arc<Connection>, mut line: Line<Stream>) {

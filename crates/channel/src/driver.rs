@@ -17,6 +17,8 @@ use tokio::{
     task::AbortHandle,
 };
 
+use evenkeel_transport::{Connection, Dialer, LineSettings, StreamQueue};
+
 use crate::{
     connection,
     endpoint_source::EndpointSource,
@@ -29,7 +31,6 @@ use crate::{
     report::Report,
     shared::Shared,
     snapshot::{Connections, Snapshot},
-    transport::{Connection, Dialer, LineSettings, StreamQueue},
 };
 
 /// How many messages are taken in before the balancer's answer to them is acted on, however many there are.

@@ -16,14 +16,13 @@ use http_body::Body;
 use tokio::task::AbortHandle;
 use tracing::Span;
 
+use evenkeel_transport::{Clock, Outgoing, StreamError, wire_status};
+
 use crate::{
-    clock::Clock,
     load_report,
     method::{AttemptCost, Method, Repeats},
     request::{Cursor, SendError, Source},
     shared::Core,
-    transport::{Outgoing, StreamError},
-    wire_status,
 };
 
 /// The status of a call whose stream broke. A server that keeps the deadline too may end the stream a moment before our

@@ -9,7 +9,9 @@ use evenkeel_health::{
 };
 use tokio::sync::mpsc::WeakUnboundedSender;
 
-use crate::{message::Message, server_stream::ServerStream, transport::Connection};
+use evenkeel_transport::{Connection, ServerStream};
+
+use crate::message::Message;
 
 /// Watches `service` until the Watch ends, and tells the driver each thing it says and how it ended.
 pub(crate) async fn run(

@@ -72,9 +72,9 @@
 //! # Inside
 //!
 //! In the order of a call's life: `call` places it by the picker of
-//! a `snapshot` and makes its attempts, `request` sends it, `transport` carries it, `body` reads the response, and
+//! a `snapshot` and makes its attempts, `request` sends it, the crate `evenkeel-transport` carries it, `body` reads the response, and
 //! `following` sees to what must happen when it ends. Beside that, in the order of a change's life: `connection` and
-//! `health_watch` and `load_watch` (over a `server_stream`) see it and send a `message`, `driver` feeds it to the balancing
+//! `health_watch` and `load_watch` see it and send a `message`, `driver` feeds it to the balancing
 //! core (`evenkeel-balance`) and publishes the next snapshot and [`Report`]. `shared` is what both sides hold.
 
 mod body;
@@ -82,8 +82,6 @@ mod builder;
 mod call;
 mod cascade;
 mod channel;
-mod clock;
-mod connect_proxy;
 mod connection;
 mod deadline;
 mod driver;
@@ -102,30 +100,22 @@ mod metrics;
 mod overrides;
 mod report;
 mod request;
-mod server_stream;
 mod shared;
 mod snapshot;
-mod socket;
-mod sync;
 mod tally;
-#[cfg(feature = "tls")]
-mod tls;
-mod transport;
-mod wire_status;
 
 pub use body::ResponseBody;
 pub use builder::{BuildError, Builder};
 pub use cascade::{DeadlineBody, DeadlineFuture, DeadlineLayer, WithDeadline};
 pub use channel::{Channel, WeakChannel};
-pub use connect_proxy::{ConnectProxy, ConnectProxyError};
 pub use explain::Explanation;
 pub use overrides::{CallPriority, HashKey, PinnedTo, WaitForReady};
 pub use report::Report;
 pub use request::ReplayLimits;
-pub use socket::{SocketReport, StreamCounts};
 pub use tally::CallCounts;
-#[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError};
 
 pub use evenkeel_balance as balance;
 pub use evenkeel_naming as naming;
+pub use evenkeel_transport::{ConnectProxy, ConnectProxyError, SocketReport, StreamCounts};
+#[cfg(feature = "tls")]
+pub use evenkeel_transport::{Tls, TlsError};

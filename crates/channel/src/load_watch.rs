@@ -7,12 +7,12 @@ use evenkeel_proto::orca::OrcaLoadReportRequest;
 use prost::Message as _;
 use tokio::sync::mpsc::WeakUnboundedSender;
 
+use evenkeel_transport::{Connection, ServerStream};
+
 use crate::{
     framing::{self, Messages},
     load_report::{self, MAX_REPORT},
     message::Message,
-    server_stream::ServerStream,
-    transport::Connection,
 };
 
 const PATH: &str = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics";

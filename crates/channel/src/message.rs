@@ -3,7 +3,9 @@ use std::sync::Arc;
 use evenkeel_balance::{ConnectionId, Input, KeepaliveSettings};
 use tokio::sync::oneshot;
 
-use crate::{explain::Explanation, transport::Connection};
+use evenkeel_transport::Connection;
+
+use crate::explain::Explanation;
 
 /// What the driver hears.
 pub(crate) enum Message {

@@ -14,10 +14,9 @@ use http::HeaderMap;
 use http_body::Body;
 use smallvec::SmallVec;
 
-use crate::{
-    framing::{Meter, TooLong},
-    transport::{Outgoing, StreamError},
-};
+use evenkeel_transport::{Outgoing, StreamError};
+
+use crate::framing::{Meter, TooLong};
 
 /// What is read of a call's body, kept for as long as another attempt may need it.
 pub(crate) struct Source<B> {

@@ -7,8 +7,9 @@ use evenkeel_balance::{Input, Status, SubchannelId, Time};
 use http::{Uri, header, request, uri};
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
+use evenkeel_transport::Clock;
+
 use crate::{
-    clock::Clock,
     lanes::Lanes,
     message::Message,
     method::Methods,

@@ -5,7 +5,7 @@ use evenkeel_balance::{
     SubchannelId, Update,
 };
 
-use crate::{socket::SocketReport, transport::Connection};
+use evenkeel_transport::{Connection, SocketReport};
 
 /// What a call needs to be placed, published whole: a picker and the connections that it may pick travel together.
 #[derive(Debug)]

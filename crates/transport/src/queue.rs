@@ -18,7 +18,7 @@ use crate::sync::{
 ///
 /// A stream that ends gives one call its turn. Nobody overtakes: who comes while others wait gets in line.
 #[derive(Debug, Default)]
-pub(crate) struct StreamQueue {
+pub struct StreamQueue {
     /// How many wait: read by every call, written only while some do.
     length: AtomicUsize,
     line: Mutex<Line>,
@@ -31,28 +31,28 @@ struct Line {
 }
 
 /// Where a call stands in line: by priority, then by the order of arrival.
-pub(crate) type Place = (Reverse<i8>, u64);
+pub type Place = (Reverse<i8>, u64);
 
 impl StreamQueue {
     /// Whether nobody waits.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.length.load(SeqCst) == 0
     }
 
     /// A place in line for one that comes now.
-    pub(crate) fn arrive(&self, priority: i8) -> Place {
+    pub fn arrive(&self, priority: i8) -> Place {
         let mut line = self.line();
         line.arrivals += 1;
         (Reverse(priority), line.arrivals)
     }
 
     /// Whether nobody is before `place`.
-    pub(crate) fn is_first(&self, place: Place) -> bool {
+    pub fn is_first(&self, place: Place) -> bool {
         self.line().waiting.first_key_value().is_none_or(|(first, _)| *first >= place)
     }
 
     /// Gets in line. Look for a stream once more before you wait: one may have ended in between.
-    pub(crate) fn wait(&self, place: Place) -> Turn<'_> {
+    pub fn wait(&self, place: Place) -> Turn<'_> {
         let (sender, called) = oneshot::channel();
         let mut line = self.line();
         line.waiting.insert(place, sender);
@@ -61,7 +61,7 @@ impl StreamQueue {
     }
 
     /// A stream has ended: the next call has its turn.
-    pub(crate) fn call_next(&self) {
+    pub fn call_next(&self) {
         if self.is_empty() {
             return;
         }
@@ -76,7 +76,7 @@ impl StreamQueue {
     }
 
     /// Everybody has their turn: there are more streams, or there will be none.
-    pub(crate) fn call_all(&self) {
+    pub fn call_all(&self) {
         let mut line = self.line();
         for (_, waiting) in std::mem::take(&mut line.waiting) {
             // Who has stopped waiting does not mind.
@@ -92,7 +92,7 @@ impl StreamQueue {
 
 /// A place in line: ready when it is this call's turn. Dropped after that, unused, it gives the turn to the next.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
+pub struct Turn<'a> {
     queue: &'a StreamQueue,
     place: Place,
     called: oneshot::Receiver<()>,

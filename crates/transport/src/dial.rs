@@ -11,45 +11,48 @@ use tokio::{
 use crate::connect_proxy::{Tunnel, TunnelError};
 
 /// A byte stream to a peer.
-pub(crate) type Stream = Box<dyn ByteStream>;
+pub type Stream = Box<dyn ByteStream>;
 
 /// What HTTP/2 needs of a byte stream.
-pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
-/// How a channel dials its peers.
-#[derive(Debug)]
-pub(crate) struct Dialer {
-    pub(crate) tunnel: Option<Tunnel>,
+/// How peers are dialled.
+#[derive(Debug, Default)]
+pub struct Dialer {
+    /// The way through an HTTP proxy, where there is one.
+    pub tunnel: Option<Tunnel>,
     /// How long the kernel waits for what it has sent to be acknowledged before it gives the peer up (gRFC A18).
-    pub(crate) user_timeout: Option<Duration>,
+    pub user_timeout: Option<Duration>,
+    /// TLS, where it is spoken.
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<std::sync::Arc<crate::tls::Secure>>,
+    pub tls: Option<std::sync::Arc<crate::tls::Secure>>,
 }
 
 /// The two ends of a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Ends {
-    pub(crate) remote: Address,
-    /// `None` for Unix sockets, whose near end has no name.
-    pub(crate) local: Option<Address>,
+pub struct Ends {
+    /// The peer's.
+    pub remote: Address,
+    /// Ours; `None` for Unix sockets, whose near end has no name.
+    pub local: Option<Address>,
     /// Whether TLS is between them.
-    pub(crate) is_secure: bool,
+    pub is_secure: bool,
 }
 
 /// Why a peer could not be dialled.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct DialError {
+pub struct DialError {
     message: String,
     /// The machine answers and nobody listens there.
-    pub(crate) refused: bool,
+    pub refused: bool,
 }
 
 impl Dialer {
     /// Connects to `address`, and shakes hands where there is TLS.
-    pub(crate) async fn dial(&self, address: &Address) -> Result<(Stream, Ends), DialError> {
+    pub async fn dial(&self, address: &Address) -> Result<(Stream, Ends), DialError> {
         let (stream, local) = self.connect(address).await?;
         let ends = |is_secure| Ends { remote: address.clone(), local, is_secure };
         #[cfg(feature = "tls")]

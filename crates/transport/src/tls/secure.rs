@@ -12,7 +12,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{Tls, TlsError, material::Material};
 
 /// A channel's TLS, ready for handshakes.
-pub(crate) struct Secure {
+pub struct Secure {
     tls: Tls,
     name: ServerName<'static>,
     loaded: Mutex<Loaded>,
@@ -27,7 +27,7 @@ struct Loaded {
 
 impl Secure {
     /// Reads the files for the first time: what is wrong with them shows when the channel is built.
-    pub(crate) fn new(tls: Tls, authority_host: &str) -> Result<Self, TlsError> {
+    pub fn new(tls: Tls, authority_host: &str) -> Result<Self, TlsError> {
         let host = tls.server_name.clone().unwrap_or_else(|| authority_host.to_owned());
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare).map_err(|_| TlsError::ServerName(host))?;
@@ -41,7 +41,7 @@ impl Secure {
     /// # Errors
     ///
     /// What failed and what to do about it.
-    pub(crate) async fn handshake<S>(self: &Arc<Self>, stream: S) -> Result<TlsStream<S>, String>
+    pub async fn handshake<S>(self: &Arc<Self>, stream: S) -> Result<TlsStream<S>, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

@@ -2,7 +2,7 @@ use evenkeel_balance::{Code, Status};
 
 /// How a stream ended without the status that its server owed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum StreamError {
+pub enum StreamError {
     /// The connection was gone before anything of the stream was written: no server has seen the call.
     #[error("the connection closed before the call was sent")]
     NotSent,
@@ -25,7 +25,7 @@ pub(crate) enum StreamError {
 
 impl StreamError {
     /// The gRPC status of a call that ended so (gRPC over HTTP/2, "HTTP2 Transport Mapping").
-    pub(crate) fn status(&self, peer: &impl std::fmt::Display) -> Status {
+    pub fn status(&self, peer: &impl std::fmt::Display) -> Status {
         const REFUSED_STREAM: u32 = 7;
         const CANCEL: u32 = 8;
         const ENHANCE_YOUR_CALM: u32 = 11;
@@ -44,6 +44,6 @@ impl StreamError {
 }
 
 /// An HTTP/2 error code by its name in RFC 9113.
-pub(super) fn reason_name(code: u32) -> String {
+pub(crate) fn reason_name(code: u32) -> String {
     format!("{:?}", h2::Reason::from(code))
 }

@@ -1,8 +1,6 @@
 //! HTTP/2 by the `h2` crate, driven by one task a connection: no task, queue or worker per call.
 
 use std::{
-    future::poll_fn,
-    io,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -12,25 +10,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{
-    Address, ConnectionId, Keepalive, KeepaliveSettings, KeepaliveVerdict, Load, Loss, Progress, Time, Traffic, Verdict,
-};
+use evenkeel_balance::{Address, ConnectionId, Load};
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Notify,
-    time::Sleep,
 };
 
-use super::{
-    Ends, LineSettings, StreamError, StreamQueue,
+use crate::{
+    Clock, Ends, Line, LineSettings, SocketReport, StreamError, StreamQueue,
     activity::{Activity, Noted},
-    goaway::Goaway,
     streams::Streams,
-    window::AdaptiveWindow,
 };
-use crate::{clock::Clock, socket::SocketReport};
 
 /// The longest piece that goes out without asking the peer's windows first, if it is a request's last: then the
 /// library holds it for as long as they are closed. Asking costs as much as sending does.
@@ -40,7 +32,7 @@ const UNASKED: usize = 64 * 1024;
 const REMEMBERED_RESETS: usize = 1_000;
 
 /// Starts HTTP/2 on `stream`. The [`Line`] must be polled for anything to happen.
-pub(crate) async fn handshake<S>(
+pub async fn handshake<S>(
     stream: S,
     ends: Ends,
     clock: Clock,
@@ -52,7 +44,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let activity = Arc::new(Activity::new(clock));
-    let LineSettings { progress, keepalive, windows } = settings;
+    let windows = settings.windows;
     let (send, mut connection) = h2::client::Builder::new()
         .enable_push(false)
         .initial_window_size(windows.stream)
@@ -78,56 +70,44 @@ where
         released_at: windows.released_at(),
         given_up: OnceLock::new(),
     });
-    let line = Line {
-        connection,
-        ping_pong,
-        ping_under_way: false,
-        window: AdaptiveWindow::new(windows.stream, windows.most),
-        send: Some(send.clone()),
-        shared: Arc::clone(&shared),
-        clock,
-        progress: Progress::new(progress),
-        keepalive: Keepalive::new(keepalive),
-        suspicion: Suspicion { load, raised: false },
-        timer: None,
-        has_spoken: false,
-    };
+    let line = Line::new((connection, send.clone()), ping_pong, Arc::clone(&shared), clock, settings, load);
     Ok((Connection { send, shared }, line))
 }
 
 /// A connection as calls see it: it opens streams.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     send: SendRequest<Bytes>,
     shared: Arc<Shared>,
 }
 
+/// What both ends of a connection know.
 #[derive(Debug)]
-struct Shared {
-    ends: Ends,
-    streams: Streams,
-    activity: Arc<Activity>,
+pub(crate) struct Shared {
+    pub(crate) ends: Ends,
+    pub(crate) streams: Streams,
+    pub(crate) activity: Arc<Activity>,
     /// Streams open now, kept below `limit`.
-    open: AtomicUsize,
+    pub(crate) open: AtomicUsize,
     /// How many the peer allows, as last seen.
-    limit: AtomicUsize,
+    pub(crate) limit: AtomicUsize,
     /// The calls that wait for a stream, here or on another connection of the subchannel.
-    queue: Arc<StreamQueue>,
+    pub(crate) queue: Arc<StreamQueue>,
     /// The channel's own streams that wait for room here: another connection is of no use to them.
-    own: StreamQueue,
+    pub(crate) own: StreamQueue,
     /// Takes no more streams: it broke, or the peer is leaving.
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
     /// Asks the line to end once its streams have.
-    hang_up: Notify,
+    pub(crate) hang_up: Notify,
     /// How much of a stream's window is given back at a time.
-    released_at: usize,
+    pub(crate) released_at: usize,
     /// Why we gave the peer up, if we did.
-    given_up: OnceLock<String>,
+    pub(crate) given_up: OnceLock<String>,
 }
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// A call: its silence counts.
     Call,
     /// A health Watch, which is silent by nature.
@@ -136,7 +116,7 @@ pub(crate) enum Purpose {
 
 impl Connection {
     /// Opens a stream of the channel's own. Waits, before all calls, while the peer's `MAX_CONCURRENT_STREAMS` are in use.
-    pub(crate) async fn open(
+    pub async fn open(
         &self,
         head: Request<()>,
         ends: bool,
@@ -154,12 +134,7 @@ impl Connection {
     }
 
     /// Opens the stream that `permit` is for.
-    pub(crate) fn start(
-        &self,
-        permit: Permit,
-        head: Request<()>,
-        ends: bool,
-    ) -> Result<(Outgoing, Incoming), StreamError> {
+    pub fn start(&self, permit: Permit, head: Request<()>, ends: bool) -> Result<(Outgoing, Incoming), StreamError> {
         let mut send = self.send.clone();
         let (response, stream) = match send.send_request(head, ends) {
             Ok(opened) => opened,
@@ -178,17 +153,17 @@ impl Connection {
     }
 
     /// The line for its streams.
-    pub(crate) fn queue(&self) -> &StreamQueue {
+    pub fn queue(&self) -> &StreamQueue {
         &self.shared.queue
     }
 
     /// Whether there is room for a stream at this moment.
-    pub(crate) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.shared.open.load(Ordering::Acquire) < self.stream_limit()
     }
 
     /// The right to open a stream, if there is room for one.
-    pub(crate) fn try_permit(&self, purpose: Purpose) -> Result<Option<Permit>, StreamError> {
+    pub fn try_permit(&self, purpose: Purpose) -> Result<Option<Permit>, StreamError> {
         if self.is_closed() {
             return Err(StreamError::NotSent);
         }
@@ -206,40 +181,40 @@ impl Connection {
     }
 
     /// How many streams the peer allows at a time.
-    pub(crate) fn stream_limit(&self) -> usize {
+    pub fn stream_limit(&self) -> usize {
         self.shared.limit.load(Ordering::Acquire)
     }
 
     /// Where it leads.
-    pub(crate) fn peer(&self) -> &Address {
+    pub fn peer(&self) -> &Address {
         &self.shared.ends.remote
     }
 
     /// What an operator is told of it.
-    pub(crate) fn report(&self, id: ConnectionId) -> SocketReport {
+    pub fn report(&self, id: ConnectionId) -> SocketReport {
         let Ends { remote, local, is_secure } = self.shared.ends.clone();
         SocketReport { id, remote, local, is_secure, streams: self.shared.streams.counts() }
     }
 
     /// Whether the connection takes no more streams.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.shared.closed.load(Ordering::Acquire)
     }
 
     /// Takes no more streams; the connection closes when the running ones have ended.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.shared.close();
         self.shared.hang_up.notify_one();
     }
 }
 
 impl Shared {
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.call_all();
     }
 
-    fn call_all(&self) {
+    pub(crate) fn call_all(&self) {
         self.own.call_all();
         self.queue.call_all();
     }
@@ -247,7 +222,7 @@ impl Shared {
 
 /// The right to one open stream.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub struct Permit {
     shared: Arc<Shared>,
     purpose: Purpose,
 }
@@ -266,19 +241,14 @@ impl Drop for Permit {
 
 /// The sending half of a stream.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub struct Outgoing {
     stream: h2::SendStream<Bytes>,
     shared: Arc<Shared>,
 }
 
 impl Outgoing {
     /// Sends as much of `data` as the peer's windows let pass, until all of it has gone or is short and the last.
-    pub(crate) fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        data: &mut Bytes,
-        ends: bool,
-    ) -> Poll<Result<(), StreamError>> {
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes, ends: bool) -> Poll<Result<(), StreamError>> {
         loop {
             // What ends the stream is followed by nothing that could pile up behind it.
             if data.is_empty() || (ends && data.len() <= UNASKED) {
@@ -298,17 +268,17 @@ impl Outgoing {
     }
 
     /// Ends the stream.
-    pub(crate) fn end(&mut self) -> Result<(), StreamError> {
+    pub fn end(&mut self) -> Result<(), StreamError> {
         self.send(Bytes::new(), true)
     }
 
     /// Ends the stream with trailers.
-    pub(crate) fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), StreamError> {
+    pub fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), StreamError> {
         self.stream.send_trailers(trailers).map_err(|error| self.error(&error))
     }
 
     /// Tells the server that the call is off.
-    pub(crate) fn cancel(&mut self) {
+    pub fn cancel(&mut self) {
         self.stream.send_reset(h2::Reason::CANCEL);
     }
 
@@ -323,7 +293,7 @@ impl Outgoing {
 
 /// The receiving half of a stream. Dropped before its end, it cancels the call at the server.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub struct Incoming {
     id: h2::StreamId,
     response: Option<ResponseFuture>,
     body: Option<h2::RecvStream>,
@@ -336,12 +306,12 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     /// Where it comes from.
-    pub(crate) fn peer(&self) -> &Address {
+    pub fn peer(&self) -> &Address {
         &self.permit.shared.ends.remote
     }
 
     /// The response's head. Informational responses are passed over.
-    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, StreamError>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, StreamError>> {
         let Some(response) = &mut self.response else {
             return Poll::Ready(Err(StreamError::Broken("the response's head was read already".to_owned())));
         };
@@ -354,14 +324,14 @@ impl Incoming {
     }
 
     /// Whether nothing follows what has been read.
-    pub(crate) fn is_end(&mut self) -> bool {
+    pub fn is_end(&mut self) -> bool {
         let is_end = self.body.as_ref().is_none_or(h2::RecvStream::is_end_stream);
         self.has_ended |= is_end;
         is_end
     }
 
     /// The next data. Reading it lets the peer send as much again, a good part of its window at a time.
-    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let data = match ready!(body.poll_data(cx)) {
             None => return Poll::Ready(None),
@@ -380,7 +350,7 @@ impl Incoming {
     }
 
     /// The trailers, after the last data.
-    pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
+    pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(None)) };
         let trailers = ready!(body.poll_trailers(cx)).map_err(|error| self.error(&error))?;
         self.has_ended = true;
@@ -399,241 +369,6 @@ impl Drop for Incoming {
     }
 }
 
-/// The working end of a connection: reads and writes its socket, and watches whether the peer is alive.
-pub(crate) struct Line<S> {
-    connection: h2::client::Connection<Noted<S>, Bytes>,
-    ping_pong: h2::PingPong,
-    ping_under_way: bool,
-    window: AdaptiveWindow,
-    /// Tells whether the peer still takes streams; gone once it does not, so that the connection can end.
-    send: Option<SendRequest<Bytes>>,
-    shared: Arc<Shared>,
-    clock: Clock,
-    progress: Progress,
-    keepalive: Keepalive,
-    suspicion: Suspicion,
-    timer: Option<Pin<Box<Sleep>>>,
-    has_spoken: bool,
-}
-
-/// What pickers hear of a peer that owes a sign of life. Only what was raised here is cleared: the endpoint may have
-/// another connection by now.
-struct Suspicion {
-    load: Arc<Load>,
-    raised: bool,
-}
-
-impl Suspicion {
-    fn set(&mut self, raised: bool) {
-        if std::mem::replace(&mut self.raised, raised) != raised {
-            self.load.suspect(raised);
-        }
-    }
-}
-
-impl Drop for Suspicion {
-    fn drop(&mut self) {
-        self.set(false);
-    }
-}
-
-/// What happens to a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// The peer has sent its first frame: it is alive and its settings are known.
-    Spoke,
-    /// The peer takes no more calls (GOAWAY, as a rule), in its words; running ones go on.
-    Leaving(String, Loss),
-    /// Calls are outstanding and the peer is silent.
-    Stalled(String),
-    /// A silent peer has spoken.
-    Recovered,
-    /// It is over, and why.
-    Closed(String, Loss),
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
-    /// Works the connection until there is news. After [`News::Closed`] there is none.
-    pub(crate) async fn next(&mut self) -> News {
-        let shared = Arc::clone(&self.shared);
-        tokio::select! {
-            biased;
-            news = poll_fn(|cx| self.poll_news(cx)) => news,
-            () = shared.hang_up.notified() => {
-                self.send = None;
-                poll_fn(|cx| self.poll_news(cx)).await
-            }
-        }
-    }
-
-    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<News> {
-        if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
-            self.shared.close();
-            let loss = self.loss(result.as_ref().err());
-            let why =
-                result.err().map_or_else(|| "the peer closed the connection".to_owned(), |error| root_cause(&error));
-            return Poll::Ready(News::Closed(why, loss));
-        }
-        self.note_limit();
-        if !self.has_spoken && self.shared.activity.has_received() {
-            self.has_spoken = true;
-            return Poll::Ready(News::Spoke);
-        }
-        if self.is_leaving(cx) {
-            self.send = None;
-            self.shared.close();
-            let goaway = self.goaway().map_or_else(|| "GOAWAY".to_owned(), Goaway::to_string);
-            return Poll::Ready(News::Leaving(format!("the server is going away ({goaway})"), self.loss(None)));
-        }
-        if self.ping_under_way && self.ping_pong.poll_pong(cx).is_ready() {
-            self.ping_under_way = false;
-            self.fit_window();
-        }
-        self.measure_path();
-        self.poll_watch(cx)
-    }
-
-    /// How the connection was lost that ended so: its first reason counts (gRFC A94).
-    fn loss(&self, error: Option<&h2::Error>) -> Loss {
-        if let Some(goaway) = self.goaway() {
-            return Loss::GoAway(goaway.code);
-        }
-        match error.and_then(h2::Error::get_io).map(io::Error::kind) {
-            None => Loss::Unknown,
-            Some(io::ErrorKind::ConnectionReset) => Loss::Reset,
-            Some(io::ErrorKind::TimedOut) => Loss::TimedOut,
-            Some(io::ErrorKind::ConnectionAborted) => Loss::Aborted,
-            Some(_) => Loss::Socket,
-        }
-    }
-
-    /// Calls that wait for a stream to end would otherwise not hear that the peer now allows more of them.
-    fn note_limit(&mut self) {
-        let Some(send) = &self.send else { return };
-        let limit = send.current_max_send_streams();
-        if limit > self.shared.limit.swap(limit, Ordering::AcqRel) {
-            self.shared.call_all();
-        }
-    }
-
-    /// A GOAWAY shows as the refusal of new streams.
-    fn is_leaving(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(send) = &mut self.send else { return false };
-        matches!(send.poll_ready(cx), Poll::Ready(Err(_)))
-    }
-
-    /// Watches the peer by both its watchers, with one timer and at most one PING under way.
-    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<News> {
-        loop {
-            let (now, traffic) = (self.clock.now(), self.shared.activity.traffic());
-            let quiet = self.judge_quiet(now, traffic.received_at);
-            if let Some(news) = quiet.or_else(|| self.judge_progress(now, &traffic)) {
-                return Poll::Ready(news);
-            }
-            let quiet = self.keepalive.next_timeout(traffic.received_at, self.is_in_use()).filter(|_| self.has_spoken);
-            let Some(at) = self.progress.next_timeout(&traffic).into_iter().chain(quiet).min() else {
-                return Poll::Pending;
-            };
-            let at = self.clock.instant(at);
-            let armed = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            // One that fires early costs a look; one that was armed for a stall that is over would fire too late.
-            if armed.deadline() > at {
-                armed.as_mut().reset(at);
-            }
-            ready!(armed.as_mut().poll(cx));
-            self.timer = None;
-        }
-    }
-
-    fn judge_progress(&mut self, now: Time, traffic: &Traffic) -> Option<News> {
-        let verdict = self.progress.judge(now, traffic);
-        // Without `send` it gets no calls in any case.
-        self.suspicion.set(self.send.is_some() && self.progress.is_suspect());
-        match verdict {
-            Verdict::Well => None,
-            Verdict::Probe => {
-                self.probe();
-                None
-            }
-            Verdict::Stalled => {
-                let since = traffic.unanswered_since.unwrap_or(traffic.received_at);
-                let silence = now.since(since).as_millis();
-                Some(News::Stalled(format!("calls outstanding and no byte for {silence} ms")))
-            }
-            Verdict::Recovered => Some(News::Recovered),
-            Verdict::Dead => Some(self.give_up("no byte came while calls were outstanding".to_owned())),
-        }
-    }
-
-    /// Before the peer's first frame there is nothing to keep alive: the attempt has a time limit of its own.
-    fn judge_quiet(&mut self, now: Time, received_at: Time) -> Option<News> {
-        if !self.has_spoken {
-            return None;
-        }
-        match self.keepalive.judge(now, received_at, self.is_in_use()) {
-            KeepaliveVerdict::Well => None,
-            KeepaliveVerdict::Ping => {
-                self.probe();
-                None
-            }
-            KeepaliveVerdict::Dead => {
-                let waited = self.keepalive.settings().timeout;
-                Some(self.give_up(format!("keepalive: no answer to a PING for {waited:?}")))
-            }
-        }
-    }
-
-    /// Whether a stream is open, be it a health Watch.
-    fn is_in_use(&self) -> bool {
-        self.shared.open.load(Ordering::Acquire) > 0
-    }
-
-    fn give_up(&mut self, why: String) -> News {
-        self.shared.close();
-        self.send = None;
-        let why = self.shared.given_up.get_or_init(|| why);
-        News::Closed(why.clone(), Loss::TimedOut)
-    }
-
-    /// Asks how long the path is, where windows are to fit it.
-    fn measure_path(&mut self) {
-        let received = self.shared.activity.streamed();
-        if !self.ping_under_way && self.window.wants_ping(received) {
-            self.ping_under_way = self.ping_pong.send_ping(h2::Ping::opaque()).is_ok();
-            if self.ping_under_way {
-                self.window.asked(received);
-            }
-        }
-    }
-
-    fn fit_window(&mut self) {
-        if let Some(size) = self.window.answered(self.shared.activity.streamed()) {
-            // Refused only while the peer has yet to acknowledge the size before, which then serves.
-            let _ = self.connection.set_initial_window_size(size);
-        }
-    }
-
-    fn probe(&mut self) {
-        // One at a time: an unanswered PING is as good a question as a second one.
-        if !self.ping_under_way {
-            self.ping_under_way = self.ping_pong.send_ping(h2::Ping::opaque()).is_ok();
-        }
-        self.shared.activity.probing();
-    }
-}
-
-impl<S> Line<S> {
-    /// The peer's first good-bye, if it has said one.
-    fn goaway(&self) -> Option<&Goaway> {
-        self.shared.activity.goaway()
-    }
-
-    /// What the connection went by, if its peer leaves because of too many PINGs.
-    pub(crate) fn overdone_keepalive(&self) -> Option<KeepaliveSettings> {
-        self.goaway().filter(|goaway| goaway.is_too_many_pings()).map(|_| *self.keepalive.settings())
-    }
-}
-
 impl Shared {
     /// What an error of the library means for the stream of this id.
     fn stream_error(&self, stream: h2::StreamId, error: &h2::Error) -> StreamError {
@@ -647,15 +382,18 @@ impl Shared {
     }
 }
 
-fn root_cause(error: &h2::Error) -> String {
+pub(crate) fn root_cause(error: &h2::Error) -> String {
     error.get_io().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::News;
 
     #[tokio::test]
     async fn a_call_whose_headers_had_not_left_when_the_peer_died_was_not_sent() {

@@ -15,7 +15,7 @@ use super::{
 
 /// The way to a channel's endpoints through a proxy.
 #[derive(Debug)]
-pub(crate) struct Tunnel {
+pub struct Tunnel {
     proxy: Upstream,
     exempt: Exempt,
     /// The host of the channel's authority.

@@ -11,10 +11,10 @@ mod tunnel;
 use exempt::Exempt;
 use settings::{Settings, Upstream};
 
-pub(crate) use tunnel::{Tunnel, TunnelError};
+pub use tunnel::Tunnel;
+pub(crate) use tunnel::TunnelError;
 
-/// The HTTP proxy through which a channel reaches its endpoints: give it to
-/// [`Builder::connect_proxy`](crate::Builder::connect_proxy).
+/// The HTTP proxy through which endpoints are reached: a channel's builder takes it.
 ///
 /// The proxy is asked for a tunnel to an endpoint (`CONNECT`, RFC 9110 section 9.3.6), and the connection is made inside
 /// of it as it would be without: in plain text or by TLS, so that the proxy sees nothing of what TLS protects. A user
@@ -26,11 +26,10 @@ pub(crate) use tunnel::{Tunnel, TunnelError};
 /// allow addresses.
 ///
 /// ```no_run
-/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use evenkeel_channel::{Channel, ConnectProxy};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use evenkeel_transport::ConnectProxy;
 ///
 /// let proxy = ConnectProxy::new("http://user:password@proxy.internal:3128")?.except("10.0.0.0/8, .internal");
-/// let channel = Channel::builder("dns:///echo.example:443").connect_proxy(proxy).build()?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -94,7 +93,7 @@ impl ConnectProxy {
     }
 
     /// The tunnel's entrance for a channel with this authority, if there is a proxy.
-    pub(crate) fn tunnel(self, authority_host: &str) -> Result<Option<Tunnel>, ConnectProxyError> {
+    pub fn tunnel(self, authority_host: &str) -> Result<Option<Tunnel>, ConnectProxyError> {
         let (upstream, mut exempt) = match self.source {
             Source::None => return Ok(None),
             Source::Given(upstream) => (upstream, Exempt::default()),

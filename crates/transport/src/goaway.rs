@@ -1,13 +1,13 @@
 use std::fmt;
 
-use super::error::reason_name;
+use crate::error::reason_name;
 
 /// Finds GOAWAY frames in the bytes a server sends.
 ///
 /// The HTTP/2 library tells a stream *that* there was a GOAWAY, but not whether its own id was above the last one
 /// processed. Only then is it safe to send a call again that may not be idempotent, so it is read off the wire.
 #[derive(Debug)]
-pub(super) struct GoawayScan {
+pub(crate) struct GoawayScan {
     header: [u8; HEADER],
     /// Bytes of `header` that are filled.
     filled: usize,
@@ -19,11 +19,11 @@ pub(super) struct GoawayScan {
 
 /// A server's good-bye.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Goaway {
+pub(crate) struct Goaway {
     /// The last stream that it has processed or will.
-    pub(super) last: u32,
+    pub(crate) last: u32,
     /// Its error code.
-    pub(super) code: u32,
+    pub(crate) code: u32,
     /// What it adds for people to read, as far as it is kept.
     debug: Vec<u8>,
 }
@@ -43,7 +43,7 @@ impl Goaway {
     }
 
     /// Whether the server leaves because of our PINGs (gRFC A8).
-    pub(super) fn is_too_many_pings(&self) -> bool {
+    pub(crate) fn is_too_many_pings(&self) -> bool {
         self.code == ENHANCE_YOUR_CALM && self.debug == b"too_many_pings"
     }
 }
@@ -63,12 +63,12 @@ impl fmt::Display for Goaway {
 }
 
 impl GoawayScan {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { header: [0; HEADER], filled: 0, left: 0, payload: None }
     }
 
     /// Takes in the next bytes; returns the last GOAWAY that is complete in them.
-    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> Option<Goaway> {
+    pub(crate) fn scan(&mut self, mut bytes: &[u8]) -> Option<Goaway> {
         let mut found = None;
         while !bytes.is_empty() {
             if self.left == 0 && self.filled < HEADER {

@@ -11,17 +11,17 @@ use std::{
 use evenkeel_balance::{Time, Traffic};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{
+use crate::{
+    Clock,
     goaway::{Goaway, GoawayScan},
     opened::OpenedScan,
 };
-use crate::clock::Clock;
 
 /// What has passed over a connection and when: the facts from which [`Progress`](evenkeel_balance::Progress) judges.
 ///
 /// Times are nanoseconds of the channel's clock; 0 is never.
 #[derive(Debug)]
-pub(super) struct Activity {
+pub(crate) struct Activity {
     clock: Clock,
     outstanding: AtomicU32,
     unanswered_since: AtomicU64,
@@ -38,7 +38,7 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
             outstanding: AtomicU32::new(0),
@@ -54,7 +54,7 @@ impl Activity {
     }
 
     /// A call is being sent.
-    pub(super) fn sent(&self) {
+    pub(crate) fn sent(&self) {
         if self.outstanding.fetch_add(1, Relaxed) == 0 {
             self.unanswered_since.store(self.now(), Relaxed);
         } else if self.unanswered_since.load(Relaxed) == 0 {
@@ -64,31 +64,31 @@ impl Activity {
     }
 
     /// A call has ended, one way or another.
-    pub(super) fn ended(&self) {
+    pub(crate) fn ended(&self) {
         self.outstanding.fetch_sub(1, Relaxed);
     }
 
     /// What came in last was headers or data of a reply.
-    pub(super) fn replied(&self) {
+    pub(crate) fn replied(&self) {
         self.replied_at.store(self.received_at.load(Relaxed), Relaxed);
     }
 
     /// So many bytes of a longer response have been read.
-    pub(super) fn streams(&self, bytes: usize) {
+    pub(crate) fn streams(&self, bytes: usize) {
         self.streamed.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Bytes of longer responses that have been read, all together.
-    pub(super) fn streamed(&self) -> u64 {
+    pub(crate) fn streamed(&self) -> u64 {
         self.streamed.load(Relaxed)
     }
 
     /// A PING is on its way.
-    pub(super) fn probing(&self) {
+    pub(crate) fn probing(&self) {
         self.probing.store(true, Relaxed);
     }
 
-    pub(super) fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self) -> Traffic {
         let unanswered = self.unanswered_since.load(Relaxed);
         let is_awaited = unanswered > 0 && self.outstanding.load(Relaxed) > 0;
         Traffic {
@@ -99,17 +99,17 @@ impl Activity {
     }
 
     /// Whether the peer has ever said anything.
-    pub(super) fn has_received(&self) -> bool {
+    pub(crate) fn has_received(&self) -> bool {
         self.received_at.load(Relaxed) > 0
     }
 
     /// Whether the peer has said that it did not and will not process this stream.
-    pub(super) fn is_unprocessed(&self, stream: u32) -> bool {
+    pub(crate) fn is_unprocessed(&self, stream: u32) -> bool {
         stream > self.last_processed.load(Relaxed)
     }
 
     /// The good-bye with which the peer first said that it is leaving, if it has.
-    pub(super) fn goaway(&self) -> Option<&Goaway> {
+    pub(crate) fn goaway(&self) -> Option<&Goaway> {
         self.goaway.get()
     }
 
@@ -120,7 +120,7 @@ impl Activity {
     }
 
     /// Whether anything of this stream has been written.
-    pub(super) fn has_left(&self, stream: u32) -> bool {
+    pub(crate) fn has_left(&self, stream: u32) -> bool {
         stream <= self.last_opened.load(Relaxed)
     }
 
@@ -143,7 +143,7 @@ impl Activity {
 /// A write that fails does not fail the connection. A peer that has closed its end may have answered before: its last
 /// responses and its GOAWAY are still to be read, and reading comes to the same end a moment later.
 #[derive(Debug)]
-pub(super) struct Noted<S> {
+pub(crate) struct Noted<S> {
     stream: S,
     scan: GoawayScan,
     opened: OpenedScan,
@@ -153,7 +153,7 @@ pub(super) struct Noted<S> {
 }
 
 impl<S> Noted<S> {
-    pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
+    pub(crate) fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, scan: GoawayScan::new(), opened: OpenedScan::new(), deaf: false, activity }
     }
 }

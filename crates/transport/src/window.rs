@@ -7,7 +7,7 @@
 ///
 /// Servers count PINGs between their own frames; one that follows data is none that they mind.
 #[derive(Debug)]
-pub(super) struct AdaptiveWindow {
+pub(crate) struct AdaptiveWindow {
     size: u32,
     /// It grows no further; not at all where this is no more than what it begins with.
     most: u32,
@@ -20,22 +20,22 @@ pub(super) struct AdaptiveWindow {
 }
 
 impl AdaptiveWindow {
-    pub(super) fn new(size: u32, most: u32) -> Self {
+    pub(crate) fn new(size: u32, most: u32) -> Self {
         Self { size, most, asked_at: None, next_at: 1, fruitless: 0 }
     }
 
     /// Whether to send a PING, now that so many bytes have been received in all.
-    pub(super) fn wants_ping(&self, received: u64) -> bool {
+    pub(crate) fn wants_ping(&self, received: u64) -> bool {
         self.size < self.most && self.asked_at.is_none() && received >= self.next_at
     }
 
     /// The PING has been sent.
-    pub(super) fn asked(&mut self, received: u64) {
+    pub(crate) fn asked(&mut self, received: u64) {
         self.asked_at = Some(received);
     }
 
     /// The PING, if it was this one's, has been answered: the new size, where the old one is too small.
-    pub(super) fn answered(&mut self, received: u64) -> Option<u32> {
+    pub(crate) fn answered(&mut self, received: u64) -> Option<u32> {
         let came = received - self.asked_at.take()?;
         if came < u64::from(self.size) / 3 * 2 {
             self.fruitless = (self.fruitless + 1).min(MOST_FRUITLESS);

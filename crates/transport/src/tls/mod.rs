@@ -8,9 +8,10 @@ mod secure;
 
 use std::{fmt, path::PathBuf};
 
-pub(crate) use secure::{Secure, explain_read};
+pub use secure::Secure;
+pub(crate) use secure::explain_read;
 
-/// How a channel speaks TLS: give it to [`Builder::tls`](crate::Builder::tls).
+/// How TLS is spoken with servers: a channel's builder takes it.
 ///
 /// Versions are 1.2 and 1.3, and the protocol inside is HTTP/2 (ALPN `h2`), as gRPC requires. A server's certificate is
 /// checked against the system's roots unless others are given, and for the host of the channel's authority unless
@@ -21,12 +22,9 @@ pub(crate) use secure::{Secure, explain_read};
 /// certificate whose key has not followed yet) are logged as a warning, and the last good ones stay in force.
 ///
 /// ```no_run
-/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use evenkeel_channel::{Channel, Tls};
+/// use evenkeel_transport::Tls;
 ///
 /// let tls = Tls::new().ca_file("/etc/tls/ca.pem").identity_files("/etc/tls/tls.crt", "/etc/tls/tls.key");
-/// let channel = Channel::builder("dns:///echo.internal:443").tls(tls).build()?;
-/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a description does nothing until a builder has it"]

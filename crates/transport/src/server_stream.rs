@@ -6,14 +6,11 @@ use bytes::Bytes;
 use evenkeel_balance::{Address, Code, Status};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 
-use crate::{
-    transport::{Connection, Incoming, Outgoing, Purpose, StreamError},
-    wire_status,
-};
+use crate::{Connection, Incoming, Outgoing, Purpose, StreamError, wire_status};
 
 /// The call, after its response's head.
 #[derive(Debug)]
-pub(crate) struct ServerStream {
+pub struct ServerStream {
     incoming: Incoming,
     /// Kept, because a stream is cancelled once a half of it is dropped too early.
     _outgoing: Outgoing,
@@ -28,7 +25,7 @@ impl ServerStream {
     /// # Errors
     ///
     /// The status with which the call ended before it began.
-    pub(crate) async fn open(
+    pub async fn open(
         connection: &Connection,
         origin: &str,
         path: &'static str,
@@ -49,13 +46,13 @@ impl ServerStream {
     }
 
     /// The next data of the response; `None` at its end.
-    pub(crate) async fn data(&mut self) -> Option<Result<Bytes, Status>> {
+    pub async fn data(&mut self) -> Option<Result<Bytes, Status>> {
         let data = poll_fn(|cx| self.incoming.poll_data(cx)).await?;
         Some(data.map_err(|error| error.status(&self.peer)))
     }
 
     /// How the call ended, after its last data.
-    pub(crate) async fn status(mut self) -> Status {
+    pub async fn status(mut self) -> Status {
         const ENDED: &str = "the stream ended";
         if let Some(code) = self.head_code {
             return Status::new(code, ENDED);

@@ -3,7 +3,7 @@
 /// When a connection dies, a call whose HEADERS were still in our own buffers has reached no server, and may be sent
 /// again whatever it does. The HTTP/2 library does not say which those are, so it is read off the wire.
 #[derive(Debug)]
-pub(super) struct OpenedScan {
+pub(crate) struct OpenedScan {
     header: [u8; HEADER],
     /// Bytes of `header` that are filled.
     filled: usize,
@@ -17,12 +17,12 @@ const HEADERS: u8 = 1;
 
 impl OpenedScan {
     /// For a connection on which nothing was written yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { header: [0; HEADER], filled: 0, skip: PREFACE }
     }
 
     /// Takes in the next bytes; returns the stream of the last HEADERS frame whose header is complete in them.
-    pub(super) fn scan(&mut self, mut bytes: &[u8]) -> Option<u32> {
+    pub(crate) fn scan(&mut self, mut bytes: &[u8]) -> Option<u32> {
         let mut found = None;
         while !bytes.is_empty() {
             let skipped = bytes.len().min(self.skip);

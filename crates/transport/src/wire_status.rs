@@ -9,7 +9,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The code in a response's headers or trailers; `None` where there is none, UNKNOWN where it is not a number.
-pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
+pub fn code(headers: &HeaderMap) -> Option<Code> {
     let value = headers.get(&GRPC_STATUS)?;
     let number = value.to_str().ok().and_then(|text| text.parse().ok());
     Some(number.map_or(Code::Unknown, Code::from_number))
@@ -17,7 +17,7 @@ pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
 
 /// The code of a response's head: what gRPC's mapping says where HTTP's own status is all there is, as of a proxy's
 /// error.
-pub(crate) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
+pub fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
     code(headers).or_else(|| match status.as_u16() {
         200 => None,
         400 => Some(Code::Internal),
@@ -30,7 +30,7 @@ pub(crate) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
 }
 
 /// Writes `status` into `headers`.
-pub(crate) fn write(status: &Status, headers: &mut HeaderMap) {
+pub fn write(status: &Status, headers: &mut HeaderMap) {
     headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status.code.number())));
     if !status.message.is_empty() {
         headers.insert(GRPC_MESSAGE, percent_encoded(&status.message));
