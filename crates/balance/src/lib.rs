@@ -34,6 +34,7 @@
 
 mod backoff;
 mod balancer;
+mod check;
 mod connectivity;
 mod deadlines;
 mod decision;
@@ -60,6 +61,10 @@ mod xxhash;
 
 pub use backoff::Backoff;
 pub use balancer::{Action, Balancer, Input, SubchannelReport};
+pub use check::{
+    CallsSeen, Check, CheckFailure, CheckOutcome, CheckReason, CheckSettings, CheckSettingsError, CheckVerdict,
+    FailureKind, History, Initial, Statement, Transition,
+};
 pub use connectivity::Connectivity;
 pub use decision::{Decision, Measurement, Value, What};
 pub use endpoint::{Address, Endpoint};
