@@ -1,9 +1,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    Address, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Decision, Endpoint, Entropy, Event,
-    HealthCheck, HealthSignal, LbConfig, Load, LoadReport, Loss, Measurement, NoChoice, Policies, Status, SubchannelId,
-    SubchannelState, Time, Update,
+    Address, CheckOutcome, CheckSettings, CheckSettingsError, ConfigError, ConnectionId, ConnectionSettings,
+    Connectivity, Decision, Endpoint, Entropy, Event, HealthCheck, HealthSignal, History, LbConfig, Load, LoadReport,
+    Loss, Measurement, NoChoice, Policies, Status, SubchannelId, SubchannelState, Time, Update,
     decision::What,
     policy::{Child, Context, Explanation, Policy},
     subchannel::{Ending, Errand, Subchannels},
@@ -62,6 +62,8 @@ pub enum Input {
     Lost(ConnectionId, Status, Loss),
     /// The health Watch of a connection said something.
     Health(ConnectionId, HealthSignal),
+    /// A probe that [`Action::Check`] asked for has ended so.
+    Checked(SubchannelId, CheckOutcome),
     /// The server of a connection has reported its load out of band.
     Load(ConnectionId, LoadReport),
     /// A connection has calls outstanding and has fallen silent; the text says for how long.
@@ -99,6 +101,18 @@ pub enum Action {
         /// The service to ask about; `""` is the whole server.
         service: String,
     },
+    /// Probe this address and answer with [`Input::Checked`], by `deadline` at the latest. Probes of one subchannel are
+    /// never side by side, so a connection may be kept from one to the next.
+    Check {
+        /// Whose check it is.
+        subchannel: SubchannelId,
+        /// What to probe.
+        address: Address,
+        /// When it has failed.
+        deadline: Time,
+    },
+    /// Probe no more for this subchannel, and forget what was kept for it.
+    EndChecks(SubchannelId),
     /// Have the server report its load over this connection, about every `interval`, and answer with
     /// [`Input::Load`] (gRFC A51).
     WatchLoad {
@@ -123,6 +137,8 @@ impl From<Errand> for Action {
             Errand::Connect(connection, address, load) => Self::Connect { connection, address, load },
             Errand::Close(connection) => Self::Close(connection),
             Errand::WatchHealth(connection, service) => Self::WatchHealth { connection, service },
+            Errand::Check(subchannel, address, deadline) => Self::Check { subchannel, address, deadline },
+            Errand::EndChecks(subchannel) => Self::EndChecks(subchannel),
             Errand::WatchLoad(connection, interval) => Self::WatchLoad { connection, interval },
             Errand::Note(decision) => Self::Note(decision),
             Errand::Measure(measurement) => Self::Measure(measurement),
@@ -197,6 +213,24 @@ impl Balancer {
         self.spread_changes(now);
     }
 
+    /// Actively checks every endpoint from now on, whether or not it is connected, and beside any
+    /// [health check](Self::set_health_check); `None` for not at all. An endpoint gets calls if both are content. How
+    /// checks and calls combine: [`Check`](crate::Check).
+    ///
+    /// # Errors
+    ///
+    /// [`CheckSettingsError`] where the settings make no sense; what was set before stays in force.
+    pub fn set_checks(&mut self, now: Time, checks: Option<CheckSettings>) -> Result<(), CheckSettingsError> {
+        self.subchannels.set_checks(now, checks)?;
+        self.spread_changes(now);
+        Ok(())
+    }
+
+    /// The changes of an endpoint's checks, oldest first; `None` where it is not checked.
+    pub fn check_history(&self, address: &Address) -> Option<&History> {
+        self.subchannels.check_history(address)
+    }
+
     /// How many connections an address may have from now on, where a server allows too few streams on one (gRFC A105).
     /// In place of [`ConnectionSettings::max_connections`]; 0 is taken as 1.
     pub fn set_max_connections(&mut self, most: usize) {
@@ -224,6 +258,7 @@ impl Balancer {
                 self.subchannels.disconnected(now, connection, &why, Ending::Lost(loss));
             }
             Input::Health(connection, signal) => self.subchannels.health(now, connection, signal),
+            Input::Checked(id, outcome) => self.subchannels.checked(now, id, outcome),
             Input::Load(connection, report) => {
                 if self.subchannels.is_current(connection) {
                     self.tell(now, Event::Load(connection.subchannel, &report));

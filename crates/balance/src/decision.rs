@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Address, Connectivity, Time};
+use crate::{Address, Connectivity, Time, Transition};
 
 /// Something that the core decided or learned and an operator may ask about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,13 @@ pub enum What {
         /// To this one.
         to: Connectivity,
     },
+    /// The checks of an endpoint came to another verdict, and its state is the same.
+    Check {
+        /// Its address.
+        address: Address,
+        /// From which verdict to which, and why.
+        transition: Transition,
+    },
     /// A policy says so: it failed over, say, or ejected an endpoint.
     Policy(String),
 }
@@ -49,6 +56,7 @@ impl fmt::Display for Decision {
         match &self.what {
             What::Endpoint { address, from, to, reason } => write!(f, "endpoint {address}: {from} → {to}: {reason}"),
             What::Channel { from, to } => write!(f, "channel: {from} → {to}"),
+            What::Check { address, transition } => write!(f, "endpoint {address}: {transition}"),
             What::Policy(note) => f.write_str(note),
         }
     }

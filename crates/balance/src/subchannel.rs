@@ -1,3 +1,4 @@
+mod checked;
 mod id;
 mod state;
 
@@ -7,13 +8,15 @@ use std::{
     time::Duration,
 };
 
+use checked::Checked;
 pub use id::{ConnectionId, SubchannelId};
 pub use state::SubchannelState;
 use state::{Opinion, Ready, State, Subchannel};
 
 use crate::{
-    Address, Backoff, Connectivity, Decision, Entropy, HealthCheck, HealthSignal, Load, Loss, Measurement, Status,
-    SubchannelReport, Time, deadlines::Deadlines, decision::What, further::FurtherEnd, health::Health, loss,
+    Address, Backoff, CheckOutcome, CheckSettings, CheckSettingsError, Connectivity, Decision, Entropy, HealthCheck,
+    HealthSignal, History, Load, Loss, Measurement, Status, SubchannelReport, Time, deadlines::Deadlines,
+    decision::What, further::FurtherEnd, health::Health, loss,
 };
 
 /// How connections are made and judged.
@@ -78,6 +81,10 @@ pub(crate) enum Errand {
     Connect(ConnectionId, Address, Arc<Load>),
     Close(ConnectionId),
     WatchHealth(ConnectionId, String),
+    /// Probe an address, by this time.
+    Check(SubchannelId, Address, Time),
+    /// Probe it no more.
+    EndChecks(SubchannelId),
     WatchLoad(ConnectionId, Duration),
     Note(Decision),
     Measure(Measurement),
@@ -91,6 +98,7 @@ pub(crate) enum Errand {
 pub(crate) struct Subchannels {
     settings: ConnectionSettings,
     health_check: Option<HealthCheck>,
+    checks: Option<CheckSettings>,
     entropy: Entropy,
     slots: Vec<Slot>,
     vacant: Vec<u32>,
@@ -116,6 +124,7 @@ impl Subchannels {
         Self {
             settings,
             health_check: None,
+            checks: None,
             entropy,
             slots: Vec::new(),
             vacant: Vec::new(),
@@ -138,8 +147,12 @@ impl Subchannels {
         }
         let id = self.vacant_slot();
         let opinion = self.opinions.get(address).cloned().unwrap_or_default();
-        self.slots[id.slot()].subchannel = Some(Subchannel::new(now, address.clone(), opinion));
+        let mut subchannel = Subchannel::new(now, address.clone(), opinion);
+        subchannel.checked =
+            self.checks.map(|settings| Checked::new(settings, now, &subchannel.load, &mut self.entropy));
+        self.slots[id.slot()].subchannel = Some(subchannel);
         self.by_address.insert(address.clone(), id);
+        self.reschedule(id);
         id
     }
 
@@ -187,6 +200,7 @@ impl Subchannels {
             }
             let further = gone.further.take().map(|attempt| ConnectionId { subchannel: id, attempt });
             self.errands.extend(further.map(Errand::Close));
+            self.errands.extend(gone.checked.map(|_| Errand::EndChecks(id)));
             self.by_address.remove(&gone.address);
             self.vacant.push(id.slot);
         }
@@ -446,6 +460,37 @@ impl Subchannels {
         }
     }
 
+    /// Actively checks every address from now on, anew; `None` for no checks.
+    pub(crate) fn set_checks(&mut self, now: Time, checks: Option<CheckSettings>) -> Result<(), CheckSettingsError> {
+        if let Some(settings) = &checks {
+            settings.validate()?;
+        }
+        self.checks = checks;
+        for id in self.ids().collect::<Vec<_>>() {
+            let Some(load) = self.load(id) else { continue };
+            let checked = checks.map(|settings| Checked::new(settings, now, &load, &mut self.entropy));
+            self.errands.push_back(Errand::EndChecks(id));
+            self.change_service(now, id, |subchannel| subchannel.checked = checked);
+        }
+        Ok(())
+    }
+
+    /// A probe of an address has ended.
+    pub(crate) fn checked(&mut self, now: Time, id: SubchannelId, outcome: CheckOutcome) {
+        let mut entropy = Entropy::new(self.entropy.next_u64());
+        let mut transition = None;
+        let before = self.service(id);
+        self.change_service(now, id, |subchannel| {
+            let Some(checked) = &mut subchannel.checked else { return };
+            transition = checked.handle(now, outcome, &subchannel.load, &mut entropy);
+        });
+        let Some(address) = self.address(id).cloned() else { return };
+        // What changes the endpoint's state is noted with that.
+        if let Some(transition) = transition.filter(|_| self.service(id) == before) {
+            self.note(now, What::Check { address, transition });
+        }
+    }
+
     /// Lets every deadline that has passed take effect.
     pub(crate) fn handle_timeout(&mut self, now: Time) {
         for id in self.deadlines.due(now) {
@@ -455,6 +500,7 @@ impl Subchannels {
 
     fn subchannel_timeout(&mut self, now: Time, id: SubchannelId) {
         self.further_timeout(now, id);
+        self.check_timeout(now, id);
         let Some(subchannel) = self.get_mut(id) else { return };
         let connection = ConnectionId { subchannel: id, attempt: subchannel.attempt };
         match &mut subchannel.state {
@@ -474,6 +520,15 @@ impl Subchannels {
                 self.reschedule(id);
             }
             _ => {}
+        }
+    }
+
+    fn check_timeout(&mut self, now: Time, id: SubchannelId) {
+        let Some(subchannel) = self.get_mut(id) else { return };
+        if let Some(deadline) = subchannel.checked.as_mut().and_then(|checked| checked.poll(now)) {
+            let address = subchannel.address.clone();
+            self.errands.push_back(Errand::Check(id, address, deadline));
+            self.reschedule(id);
         }
     }
 
@@ -584,6 +639,11 @@ impl Subchannels {
 
     pub(crate) fn measure(&mut self, measurement: Measurement) {
         self.errands.push_back(Errand::Measure(measurement));
+    }
+
+    pub(crate) fn check_history(&self, address: &Address) -> Option<&History> {
+        let checked = self.get(self.find(address)?)?.checked.as_ref()?;
+        Some(checked.check().history())
     }
 
     /// The state of `id`; `None` once nobody holds it.

@@ -299,6 +299,7 @@ impl Driver {
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, service } => self.watch_health(connection, service),
                 Action::WatchLoad { connection, interval } => self.watch_load(connection, interval),
+                Action::Check { .. } | Action::EndChecks(_) => unreachable!("the channel sets no checks"),
                 Action::Measure(measurement) => metrics::record(&self.shared.target, &measurement),
                 Action::Note(decision) => {
                     log(&self.shared.target, &decision);

@@ -166,6 +166,8 @@ impl<'a> Simulation<'a> {
                 Action::WatchHealth { connection, .. } => self.watch(connection),
                 Action::Resolve => self.resolve(),
                 // Servers here report no load, and the trace says what the log and the metrics would.
+                // A scenario has no active checks.
+                Action::Check { .. } | Action::EndChecks(_) => unreachable!("no checks were set"),
                 Action::WatchLoad { .. } | Action::Note(_) | Action::Measure(_) => {}
                 Action::Publish(update) => {
                     self.picker = update.picker;

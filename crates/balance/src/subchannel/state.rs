@@ -1,6 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
-use super::id::{ConnectionId, SubchannelId};
+use super::{
+    checked::Checked,
+    id::{ConnectionId, SubchannelId},
+};
 use crate::{Address, Connectivity, Load, Time, further::Further, health::Health, time::earliest};
 
 /// What is known of a subchannel.
@@ -45,6 +48,7 @@ pub(super) struct Subchannel {
     /// The state that the decision log has.
     pub(super) noted: Connectivity,
     pub(super) opinion: Opinion,
+    pub(super) checked: Option<Checked>,
     /// How often the server is to report its load out of band.
     pub(super) load_interval: Option<Duration>,
     pub(super) load: Arc<Load>,
@@ -108,6 +112,7 @@ impl Subchannel {
             reason: "not connected yet".to_owned(),
             noted: Connectivity::Idle,
             opinion,
+            checked: None,
             load_interval: None,
             load: Arc::default(),
         }
@@ -134,7 +139,8 @@ impl Subchannel {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        earliest(self.own_timeout(), self.further.next_timeout())
+        let check = self.checked.as_ref().and_then(|checked| checked.check().next_timeout());
+        earliest(earliest(self.own_timeout(), check), self.further.next_timeout())
     }
 
     pub(super) fn own_timeout(&self) -> Option<Time> {
@@ -159,7 +165,18 @@ impl Subchannel {
             untrusted: self.untrusted(),
             stalled: matches!(&self.state, State::Ready(ready) if ready.stalled.is_some()),
             since: self.since,
-            reason: if self.opinion.ejections > 0 { self.opinion.reason.clone() } else { self.reason.clone() },
+            reason: self.reason(),
+        }
+    }
+
+    /// Why its state is what it is, by the same precedence.
+    fn reason(&self) -> String {
+        match &self.state {
+            _ if self.opinion.ejections > 0 => self.opinion.reason.clone(),
+            State::Ready(ready) if ready.connectivity() == Connectivity::Ready => {
+                self.objection().unwrap_or_else(|| self.reason.clone())
+            }
+            _ => self.reason.clone(),
         }
     }
 
@@ -182,7 +199,10 @@ impl Subchannel {
     pub(super) fn untrusted(&self) -> Connectivity {
         match &self.state {
             State::Ready(_) if self.opinion.ejections > 0 => Connectivity::TransientFailure,
-            State::Ready(ready) => ready.connectivity(),
+            State::Ready(ready) => match (ready.connectivity(), &self.checked) {
+                (Connectivity::Ready, Some(checked)) => checked.connectivity(),
+                (connectivity, _) => connectivity,
+            },
             _ => self.raw(),
         }
     }

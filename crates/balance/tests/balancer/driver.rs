@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
-    Action, Address, Balancer, Call, Code, ConfigError, ConnectionId, ConnectionSettings, Connectivity, Decision,
-    Endpoint, Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load, Measurement, Outcome, Pick, PickArgs, Picker,
-    Policies, ServiceConfig, Status, SubchannelState, Time, UnknownService, What,
+    Action, Address, Balancer, Call, CheckOutcome, CheckSettings, Code, ConfigError, ConnectionId, ConnectionSettings,
+    Connectivity, Decision, Endpoint, Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load, Measurement, Outcome,
+    Pick, PickArgs, Picker, Policies, ServiceConfig, Status, SubchannelId, SubchannelState, Time, UnknownService, What,
 };
 
 pub(crate) struct Driver {
@@ -21,6 +21,8 @@ pub(crate) struct Driver {
     pub(crate) closed: Vec<Address>,
     pub(crate) watched: Vec<(Address, String)>,
     pub(crate) load_watched: Vec<(Address, Duration)>,
+    /// Probes under way, and until when.
+    pub(crate) probes: BTreeMap<Address, (SubchannelId, Time)>,
     pub(crate) decisions: Vec<Decision>,
     pub(crate) measurements: Vec<Measurement>,
     pub(crate) resolutions: usize,
@@ -57,6 +59,7 @@ impl Driver {
             closed: Vec::new(),
             watched: Vec::new(),
             load_watched: Vec::new(),
+            probes: BTreeMap::new(),
             decisions: Vec::new(),
             measurements: Vec::new(),
             resolutions: 0,
@@ -162,6 +165,18 @@ impl Driver {
         let check = HealthCheck { service: service.to_owned(), unknown: UnknownService::IsUnhealthy };
         self.balancer.set_health_check(self.now, Some(check));
         self.drain();
+    }
+
+    pub(crate) fn check_actively(&mut self, settings: CheckSettings) {
+        self.balancer.set_checks(self.now, Some(settings)).expect("the settings make sense");
+        self.drain();
+    }
+
+    /// The probe of `address` that is under way ends so.
+    pub(crate) fn answer(&mut self, address: &Address, outcome: CheckOutcome) {
+        let (id, deadline) = self.probes.remove(address).unwrap_or_else(|| panic!("nobody probes {address}"));
+        assert!(self.now <= deadline, "the probe of {address} is overdue");
+        self.input(Input::Checked(id, outcome));
     }
 
     pub(crate) fn configure(&mut self, config: &LbConfig) -> Result<(), ConfigError> {
@@ -293,6 +308,11 @@ impl Driver {
                 Action::WatchLoad { connection, interval } => {
                     self.load_watched.push((self.addresses[&connection].clone(), interval));
                 }
+                Action::Check { subchannel, address, deadline } => {
+                    let before = self.probes.insert(address, (subchannel, deadline));
+                    assert_eq!(before, None, "one probe at a time");
+                }
+                Action::EndChecks(ended) => self.probes.retain(|_, (id, _)| *id != ended),
                 Action::Note(decision) => self.decisions.push(decision),
                 Action::Measure(measurement) => self.measurements.push(measurement),
                 Action::Resolve => self.resolutions += 1,

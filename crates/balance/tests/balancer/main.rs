@@ -1,5 +1,6 @@
 //! The balancing core by its public API alone: what the gRFCs require of it, and models it must agree with.
 
+mod active_checks;
 mod bounded_load;
 mod composition;
 mod config;
