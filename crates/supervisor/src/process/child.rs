@@ -1,0 +1,169 @@
+//! A process that was started, and all that it starts.
+
+use std::{io, time::Duration};
+
+use rustix::process::Pid;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    Exit, Marker, Remain, Signal,
+    reaper::{Reaper, Whom},
+    remains::Kin,
+};
+
+/// How often it is looked for processes that are left, where no exit tells.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long processes may take to die of SIGKILL. One takes longer only inside the kernel, as on a dead network disk.
+const DYING_TAKES: Duration = Duration::from_secs(10);
+
+/// A process that was started, with all that it starts. Dropping this ends nothing.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    kin: Kin,
+    exit: watch::Receiver<Option<Exit>>,
+    reaper: Reaper,
+}
+
+/// How a stop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// How the process that was started ended; none if it has not.
+    pub exit: Option<Exit>,
+    /// What was still there when the grace period was over, and so got SIGKILL. Empty after an orderly end.
+    pub killed: Vec<Remain>,
+    /// What has not died of it within 10 s. Anything here hangs inside the kernel, or may not be signalled.
+    pub left: Vec<Remain>,
+}
+
+impl Child {
+    pub(super) fn new(pid: Pid, kin: Kin, exit: watch::Receiver<Option<Exit>>, reaper: Reaper) -> Self {
+        Self { pid, kin, exit, reaper }
+    }
+
+    /// The number of the process that was started.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// The mark that its processes carry.
+    pub fn marker(&self) -> &Marker {
+        &self.kin.marker
+    }
+
+    /// How it ended; `None` while it runs. Processes that it has left behind are none of this: see
+    /// [`remains`](Self::remains).
+    pub fn exit(&self) -> Option<Exit> {
+        *self.exit.borrow()
+    }
+
+    /// Waits until it ends. May be called by several tasks, and again afterwards.
+    pub async fn exited(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        match ended {
+            Some(exit) => exit,
+            // The reaper's thread is gone, and with it any way to know.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sends a signal to the process that was started alone, such as SIGHUP for it to reload. Whether it was still
+    /// there.
+    pub async fn signal(&self, signal: Signal) -> io::Result<bool> {
+        self.reaper.signal(self.pid, signal, Whom::Leader).await
+    }
+
+    /// Sends a signal to all its processes: at once to its process group, then to those that have left it.
+    ///
+    /// # Errors
+    /// Where one may not be signalled, such as a set-user-id program of another user's; the others have got it.
+    pub async fn signal_all(&self, signal: Signal) -> io::Result<()> {
+        let group = self.reaper.signal(self.pid, signal, Whom::Group).await;
+        let was_group_signalled = *group.as_ref().unwrap_or(&false);
+        let kin = self.kin.clone();
+        let signal_rest = move || -> io::Result<()> {
+            let others = kin.remains()?.into_iter().filter(|remain| !was_group_signalled || !kin.is_in_group(remain));
+            others.map(|remain| remain.signal(signal)).fold(Ok(()), io::Result::and)
+        };
+        let rest = blocking(signal_rest).await;
+        group.and(rest)
+    }
+
+    /// Its processes that still run: itself, what it has started, and what those have, also where they have left its
+    /// process group and session. Reads `/proc`.
+    pub async fn remains(&self) -> io::Result<Vec<Remain>> {
+        let kin = self.kin.clone();
+        blocking(move || kin.remains()).await
+    }
+
+    /// Ends it and everything that it has started: `signal` (usually SIGTERM) to all, and SIGCONT so that stopped ones
+    /// get it; SIGKILL to what is still there after `grace`. Returns as soon as nothing is. After a child's own end, it
+    /// ends what the child has left behind.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read. Processes that may not be signalled are in [`Stopped::left`].
+    pub async fn stop(&self, signal: Signal, grace: Duration) -> io::Result<Stopped> {
+        let mut killed = Vec::new();
+        self.tell_all(signal).await;
+        self.tell_all(Signal::CONT).await;
+        let mut left = self.until_gone(Instant::now() + grace, None).await?;
+        if !left.is_empty() {
+            left = self.until_gone(Instant::now() + DYING_TAKES, Some(&mut killed)).await?;
+        }
+        Ok(Stopped { exit: self.exit(), killed, left })
+    }
+
+    /// Kills its process group soon.
+    pub(super) fn kill_group(&self) {
+        self.reaper.kill_group(self.pid);
+    }
+
+    async fn tell_all(&self, signal: Signal) {
+        if let Err(error) = self.signal_all(signal).await {
+            let (marker, signal) = (self.marker(), super::signal::name(signal));
+            tracing::warn!(%marker, signal, %error, "not every process could be signalled");
+        }
+    }
+
+    /// Waits until nothing is there, and returns what is at the deadline. With `kill`, kills what it finds, and also
+    /// what that has started meanwhile, and notes it.
+    async fn until_gone(&self, deadline: Instant, mut kill: Option<&mut Vec<Remain>>) -> io::Result<Vec<Remain>> {
+        let mut orphans = self.reaper.orphans();
+        let mut exit = self.exit.clone();
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            exit.mark_unchanged();
+            orphans.mark_unchanged();
+            let remains = self.remains().await?;
+            if remains.is_empty() && self.exit().is_some() || Instant::now() >= deadline {
+                return Ok(remains);
+            }
+            if let Some(killed) = kill.as_mut() {
+                killed.extend(remains.iter().filter(|remain| !killed.contains(remain)).cloned().collect::<Vec<_>>());
+                self.tell_all(Signal::KILL).await;
+            }
+            tokio::select! {
+                () = changed(&mut exit) => {}
+                () = changed(&mut orphans) => {}
+                _ = look.tick() => {}
+                () = sleep_until(deadline) => {}
+            }
+        }
+    }
+}
+
+/// Never, where there will be no change any more.
+async fn changed<T>(value: &mut watch::Receiver<T>) {
+    if value.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
