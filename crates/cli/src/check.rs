@@ -1,12 +1,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use evenkeel_channel::{Channel, balance::Connectivity};
+use evenkeel_config::parse_duration;
 use evenkeel_proto::health::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tonic::{Code, Request, Status};
-
-use crate::proxy::parse_duration;
 
 /// Ask a server for its health, print the answer, and exit by it
 ///

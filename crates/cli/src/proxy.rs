@@ -5,6 +5,7 @@ use evenkeel_channel::{
     Channel,
     balance::{HealthCheck, Policies, UnknownService},
 };
+use evenkeel_config::parse_duration;
 use evenkeel_proxy::{Proxy, Settings};
 
 use crate::signals;
@@ -100,34 +101,4 @@ fn announce(address: SocketAddr) {
     let mut stdout = std::io::stdout().lock();
     // A closed standard output is no reason not to serve.
     let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
-}
-
-/// A duration as people write it: a number and `ms`, `s`, `m` or `h`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        _ => return Err(format!("{text:?} is no duration such as 10s or 500ms")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is no duration such as 10s or 500ms"))?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|error| format!("{text:?}: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        for bad in ["10", "s", "-1s", "1d", "", "1.2.3s"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
 }

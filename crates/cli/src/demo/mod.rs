@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use evenkeel_config::parse_duration;
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -44,7 +45,7 @@ use self::{
     summary::Summary,
     view::View,
 };
-use crate::proxy::{parse_duration, policy_names};
+use crate::proxy::policy_names;
 
 /// Break three real backends in turn under load, and show what becomes of the calls
 ///

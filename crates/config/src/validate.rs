@@ -1,0 +1,145 @@
+//! What no single value can be wrong about: names, ports and dependencies that must fit together.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{CheckKind, File, Proxy, Service, Upstream, document::Document, nearest::suggest};
+
+pub(crate) fn validate(document: &Document<'_>, file: &File) {
+    let names: Vec<&str> = document.names("service");
+    for (name, service) in &file.services {
+        check_name(document, "service", name);
+        check_numbers(document, name, service);
+        check_port(document, name, service);
+        check_dependencies(document, name, service, &names);
+    }
+    for (name, proxy) in &file.proxies {
+        check_name(document, "proxy", name);
+        check_upstream(document, name, proxy, file, &names);
+    }
+    check_ports_apart(document, &file.services);
+    if let Some(cycle) = cycle(&file.services) {
+        let message = format!("services wait for each other: {}", cycle.join(" after "));
+        document.refuse_at(&["service", cycle[0], "after"], message, "; take one `after` out".to_owned());
+    }
+}
+
+/// Names stand in commands (`NAME/REPLICA`), file names and prefixes of lines.
+fn check_name(document: &Document<'_>, section: &str, name: &str) {
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        let message = format!("{name:?} is no name for a {section}");
+        document.refuse_at(&[section, name], message, ": letters, digits, `-`, `_` and `.` are allowed".to_owned());
+    }
+}
+
+fn check_numbers(document: &Document<'_>, name: &str, service: &Service) {
+    let refuse = |key: &str, message: &str| {
+        document.refuse_at(&["service", name, key], format!("`service.{name}.{key}` {message}"), String::new());
+    };
+    if service.command.is_empty() {
+        refuse("command", "is empty");
+    }
+    for (key, number) in [("replicas", service.replicas), ("max_unavailable", service.max_unavailable)] {
+        if number == 0 {
+            refuse(key, "is 0; the least is 1");
+        }
+    }
+    if service.slots() > 1_000 {
+        refuse("replicas", "and `standby` together are more than 1000");
+    }
+    if !(0.0..=1.0).contains(&service.backoff.jitter) || service.backoff.multiplier.is_nan() {
+        refuse("backoff", "has a `jitter` outside 0 to 1, or a `multiplier` that is no number");
+    }
+    if service.crash_loop.exits == 0 {
+        refuse("crash_loop", "has `exits = 0`; the least is 1");
+    }
+    let check = service.check();
+    if check.interval == Duration::ZERO || check.timeout == Duration::ZERO || check.rise == 0 || check.fall == 0 {
+        refuse("check", "has an `interval`, `timeout`, `rise` or `fall` of 0");
+    }
+    if check.kind != CheckKind::None && service.address().is_none() && check.address.is_none() {
+        refuse("check", "has nowhere to ask: give the service a `port` or an `address`, or the check an `address`");
+    }
+}
+
+fn check_port(document: &Document<'_>, name: &str, service: &Service) {
+    let uses_port = |text: &String| text.contains("{port}");
+    let used = service.args.iter().chain(service.environment.values()).chain(&service.address).any(uses_port);
+    if used && service.port.is_none() {
+        let message = format!("`{{port}}` is used in [service.{name}], which has no `port`");
+        document.refuse_at(&["service", name], message, ": add `port = 50051`, or `port = 0` for any".to_owned());
+    }
+    let last = u64::from(service.port.unwrap_or(0)) + u64::from(service.slots());
+    if service.port.is_some_and(|port| port != 0) && last > 1 << 16 {
+        let message = format!("`service.{name}.port` leaves no port for each replica");
+        document.refuse_at(&["service", name, "port"], message, ": the last is 65535".to_owned());
+    }
+}
+
+fn check_dependencies(document: &Document<'_>, name: &str, service: &Service, names: &[&str]) {
+    for unknown in service.after.iter().filter(|after| !names.contains(&after.as_str())) {
+        let message = format!("`service.{name}.after` names no service of this file: `{unknown}`");
+        document.refuse_at(&["service", name, "after"], message, suggest(unknown, names));
+    }
+}
+
+fn check_upstream(document: &Document<'_>, name: &str, proxy: &Proxy, file: &File, names: &[&str]) {
+    match proxy.upstream() {
+        Some(Upstream::Service(service)) if !names.contains(&service) => {
+            let message = format!("`proxy.{name}.service` names no service of this file: `{service}`");
+            document.refuse_at(&["proxy", name, "service"], message, suggest(service, names));
+        }
+        Some(Upstream::Service(service)) if file.services.get(service).is_some_and(|s| s.address().is_none()) => {
+            let message = format!("`proxy.{name}.service` is `{service}`, which takes no calls");
+            document.refuse_at(&["proxy", name, "service"], message, ": give it a `port` or an `address`".to_owned());
+        }
+        Some(_) => {}
+        None => {
+            let message = format!("[proxy.{name}] needs one of `service` and `target`");
+            document.refuse_at(&["proxy", name], message, String::new());
+        }
+    }
+}
+
+/// Two services on one port would make each other's replicas fail to start.
+fn check_ports_apart(document: &Document<'_>, services: &BTreeMap<String, Service>) {
+    let fixed = |(name, service): (&'_ String, &Service)| {
+        let first = u64::from(service.port.filter(|port| *port != 0)?);
+        let surge = u64::from(service.surges());
+        Some((first, first + u64::from(service.slots()) + surge, name.clone()))
+    };
+    let mut ranges: Vec<_> = services.iter().filter_map(fixed).collect();
+    ranges.sort();
+    for pair in ranges.windows(2) {
+        let [(_, end, before), (first, _, name)] = pair else { continue };
+        if first < end {
+            let message = format!("`service.{name}.port` is {first}, which a replica of `{before}` has");
+            document.refuse_at(&["service", name, "port"], message, format!(": {end} is the next after them"));
+        }
+    }
+}
+
+/// Services that wait for each other, the first repeated at the end.
+fn cycle(services: &BTreeMap<String, Service>) -> Option<Vec<&str>> {
+    let mut done = Vec::new();
+    services.keys().find_map(|name| follow(services, name, &mut Vec::new(), &mut done))
+}
+
+fn follow<'a>(
+    services: &'a BTreeMap<String, Service>,
+    name: &'a str,
+    path: &mut Vec<&'a str>,
+    done: &mut Vec<&'a str>,
+) -> Option<Vec<&'a str>> {
+    if let Some(start) = path.iter().position(|before| *before == name) {
+        return Some([&path[start..], &[name]].concat());
+    }
+    if done.contains(&name) {
+        return None;
+    }
+    path.push(name);
+    let after = services.get(name).map_or(&[][..], |service| &service.after);
+    let found = after.iter().find_map(|next| follow(services, next, path, done));
+    path.pop();
+    done.push(name);
+    found
+}
