@@ -47,9 +47,15 @@
 //! # Limits
 //! What a caller can make the server hold is bounded: [`Limits`] for the number of `Watch` streams, a request of 4 KiB,
 //! and 256 bytes for the name of a service that is not registered (`Watch` keeps that name while it waits). A slow
-//! watcher costs the same as a fast one: it has no queue, and gets the latest status when it next reads. Streams a
-//! connection are tonic's to bound, with `Server::max_concurrent_streams`.
+//! watcher costs the same as a fast one: it has no queue, and gets the latest status when it next reads. A connection is
+//! known by what `evenkeel::server` tells of it, or else by the address that tonic tells; callers of which neither is
+//! known, as on a Unix socket under tonic's own server, share only the limit of all. Other streams a connection are the
+//! server's to bound: `evenkeel::server` does, and tonic's has `Server::max_concurrent_streams`.
+//!
+//! # Reflection
+//! [`FILE_DESCRIPTOR_SET`] describes the service to `tonic-reflection`, by its `register_encoded_file_descriptor_set`.
 
+mod caller;
 pub mod client;
 mod drain;
 #[cfg(test)]
@@ -65,6 +71,9 @@ pub use reporter::Reporter;
 pub use service::{HealthService, Limits, service, service_with};
 pub use status::ServingStatus;
 pub use watch::WatchStream;
+
+/// The descriptors of `grpc.health.v1`, an encoded `google.protobuf.FileDescriptorSet`.
+pub use evenkeel_proto::HEALTH_DESCRIPTOR_SET as FILE_DESCRIPTOR_SET;
 
 /// The generated server that carries a [`HealthService`], as tonic's `add_service` takes it.
 pub use evenkeel_proto::health::health_server::HealthServer;

@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 
 use crate::ServingStatus::{self, NotServing, ServiceUnknown, Serving, Unknown};
 use crate::registry::Registry;
-use crate::{Reporter, WatchStream};
+use crate::{Limits, Reporter, WatchStream};
 
 const NAMES: [&str; 3] = ["", "a", "b"];
 
@@ -84,7 +84,7 @@ impl Wake for Flag {
 
 impl Watching {
     fn start(reporter: &Reporter, name: &'static str) -> Self {
-        let stream = WatchStream::new(reporter.clone(), name).expect("no limit is reached");
+        let stream = WatchStream::new(reporter.clone(), name, None).expect("no limit is reached");
         Self { name, stream, read: None, woken: Arc::default(), waits: false }
     }
 
@@ -128,7 +128,7 @@ fn apply(step: &Step, reporter: &Reporter, model: &mut Model) {
 proptest! {
     #[test]
     fn watchers_read_exactly_the_latest_statuses_without_repeats(steps in steps()) {
-        let reporter = Reporter::new(Registry::new(usize::MAX));
+        let reporter = Reporter::new(Registry::new(Limits { max_watchers: usize::MAX, ..Limits::default() }));
         let mut model = Model { set: BTreeMap::from([("", Serving)]), shut_down: false };
         let mut watchers: Vec<Watching> = Vec::new();
         for step in steps {

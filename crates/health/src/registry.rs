@@ -1,11 +1,13 @@
 //! Which services there are, how they are, and who waits to hear of a change. Sans-IO: what a change has to cause is
 //! returned as [`Effects`], so that nothing runs while the registry is locked.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::ServingStatus;
+use crate::caller::Caller;
+use crate::{Limits, ServingStatus};
 
 /// Where a server is in its life.
 ///
@@ -34,7 +36,9 @@ pub(crate) struct Registry {
     /// Services that are registered, and names that are watched. Others are not kept.
     services: BTreeMap<Arc<str>, Service>,
     watchers: usize,
-    max_watchers: usize,
+    /// How many watchers each caller has that has any.
+    callers: HashMap<Caller, usize>,
+    limits: Limits,
     next_watcher: u64,
 }
 
@@ -50,6 +54,7 @@ struct Service {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     service: Arc<str>,
+    caller: Option<Caller>,
     id: u64,
     seen: Option<ServingStatus>,
 }
@@ -59,6 +64,7 @@ pub(crate) struct Watcher {
 pub(crate) enum Refusal {
     NameTooLong,
     TooManyWatchers,
+    TooManyOfCaller,
     Closed,
 }
 
@@ -66,10 +72,10 @@ pub(crate) enum Refusal {
 pub(crate) const MAX_UNREGISTERED_NAME: usize = 256;
 
 impl Registry {
-    pub(crate) fn new(max_watchers: usize) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let server = Service { set: Some(ServingStatus::Serving), watchers: BTreeMap::new() };
         let services = BTreeMap::from([(Arc::from(""), server)]);
-        Self { phase: Phase::Open, services, watchers: 0, max_watchers, next_watcher: 0 }
+        Self { phase: Phase::Open, services, watchers: 0, callers: HashMap::new(), limits, next_watcher: 0 }
     }
 
     pub(crate) fn status(&self, service: &str) -> ServingStatus {
@@ -116,12 +122,16 @@ impl Registry {
         effects
     }
 
-    pub(crate) fn watch(&mut self, name: &str) -> Result<Watcher, Refusal> {
+    /// Begins a watch of a caller; one that cannot be told from others is `None`, and has no limit of its own.
+    pub(crate) fn watch(&mut self, name: &str, caller: Option<Caller>) -> Result<Watcher, Refusal> {
         let known = self.services.get_key_value(name).map(|(name, _)| name.clone());
+        let of_caller = caller.and_then(|caller| self.callers.get(&caller)).copied().unwrap_or_default();
         if self.phase == Phase::Closed {
             return Err(Refusal::Closed);
-        } else if self.watchers >= self.max_watchers {
+        } else if self.watchers >= self.limits.max_watchers {
             return Err(Refusal::TooManyWatchers);
+        } else if caller.is_some() && of_caller >= self.limits.max_watchers_per_connection {
+            return Err(Refusal::TooManyOfCaller);
         } else if known.is_none() && name.len() > MAX_UNREGISTERED_NAME {
             return Err(Refusal::NameTooLong);
         }
@@ -129,8 +139,9 @@ impl Registry {
         let id = self.next_watcher;
         self.next_watcher += 1;
         self.watchers += 1;
+        self.callers.extend(caller.map(|caller| (caller, of_caller + 1)));
         self.services.entry(service.clone()).or_default().watchers.insert(id, None);
-        Ok(Watcher { service, id, seen: None })
+        Ok(Watcher { service, caller, id, seen: None })
     }
 
     /// The next status that the watcher has not seen; `None` when its watch has ended.
@@ -151,6 +162,7 @@ impl Registry {
         let Some(service) = self.services.get_mut(&watcher.service) else { return };
         if service.watchers.remove(&watcher.id).is_some() {
             self.watchers -= 1;
+            watcher.caller.into_iter().for_each(|caller| leave(&mut self.callers, caller));
         }
         if !service.is_wanted() {
             self.services.remove(&watcher.service);
@@ -169,6 +181,16 @@ impl Registry {
             effects.note(name, shown, service, to);
         }
         effects
+    }
+}
+
+/// Takes one watcher from a caller's count.
+fn leave(callers: &mut HashMap<Caller, usize>, caller: Caller) {
+    if let Entry::Occupied(mut count) = callers.entry(caller) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
     }
 }
 
@@ -225,10 +247,34 @@ mod tests {
         registry.poll_watch(watcher, &Context::from_waker(Waker::noop()))
     }
 
+    fn registry(max_watchers: usize) -> Registry {
+        Registry::new(Limits { max_watchers, ..Limits::default() })
+    }
+
+    #[test]
+    fn a_caller_has_its_own_limit_and_nothing_is_kept_of_one_that_left() {
+        let limits = Limits { max_watchers: 10, max_watchers_per_connection: 2 };
+        let mut registry = Registry::new(limits);
+        let [one, two] = [1, 2].map(|port| Some(Caller::Address(([127, 0, 0, 1], port).into())));
+        let watchers = [registry.watch("", one).unwrap(), registry.watch("a", one).unwrap()];
+        assert_eq!(registry.watch("", one).unwrap_err(), Refusal::TooManyOfCaller);
+        let neighbour = registry.watch("", two).expect("a neighbour is not concerned");
+        registry.unwatch(&watchers[0]);
+        registry.unwatch(&watchers[0]);
+        let again = registry.watch("", one).expect("one has left");
+        assert_eq!(registry.watch("", one).unwrap_err(), Refusal::TooManyOfCaller);
+        [&watchers[1], &neighbour, &again].map(|watcher| registry.unwatch(watcher));
+        assert_eq!((registry.watchers, registry.callers.len()), (0, 0));
+    }
+
     #[test]
     fn names_that_are_neither_registered_nor_watched_are_not_kept() {
-        let mut registry = Registry::new(10);
-        let watchers = [registry.watch("a").unwrap(), registry.watch("a").unwrap(), registry.watch("b").unwrap()];
+        let mut registry = registry(10);
+        let watchers = [
+            registry.watch("a", None).unwrap(),
+            registry.watch("a", None).unwrap(),
+            registry.watch("b", None).unwrap(),
+        ];
         assert_eq!((registry.services.len(), registry.watchers), (3, 3));
         registry.set("a", Serving).run();
         for watcher in &watchers {
@@ -242,9 +288,9 @@ mod tests {
 
     #[test]
     fn a_cleared_service_is_kept_for_its_watcher() {
-        let mut registry = Registry::new(10);
+        let mut registry = registry(10);
         registry.set("a", Serving).run();
-        let mut watcher = registry.watch("a").unwrap();
+        let mut watcher = registry.watch("a", None).unwrap();
         assert_eq!(poll(&mut registry, &mut watcher), Poll::Ready(Some(Serving)));
         registry.set("a", ServiceUnknown).run();
         assert_eq!(poll(&mut registry, &mut watcher), Poll::Ready(Some(ServiceUnknown)));
@@ -256,24 +302,24 @@ mod tests {
 
     #[test]
     fn a_watch_is_refused_above_the_limits_and_after_the_end() {
-        let mut registry = Registry::new(1);
+        let mut registry = registry(1);
         let long = "n".repeat(MAX_UNREGISTERED_NAME + 1);
-        assert_eq!(registry.watch(&long).unwrap_err(), Refusal::NameTooLong);
+        assert_eq!(registry.watch(&long, None).unwrap_err(), Refusal::NameTooLong);
         registry.set(&long, Serving).run();
-        let watcher = registry.watch(&long).expect("a registered name may have any length");
-        assert_eq!(registry.watch("").unwrap_err(), Refusal::TooManyWatchers);
+        let watcher = registry.watch(&long, None).expect("a registered name may have any length");
+        assert_eq!(registry.watch("", None).unwrap_err(), Refusal::TooManyWatchers);
         registry.unwatch(&watcher);
         registry.begin_drain().run();
-        let watcher = registry.watch("").expect("a drain still tells NOT_SERVING");
+        let watcher = registry.watch("", None).expect("a drain still tells NOT_SERVING");
         registry.unwatch(&watcher);
         registry.close().run();
-        assert_eq!(registry.watch("").unwrap_err(), Refusal::Closed);
+        assert_eq!(registry.watch("", None).unwrap_err(), Refusal::Closed);
     }
 
     #[test]
     fn a_watcher_hears_the_last_status_before_its_watch_ends() {
-        let mut registry = Registry::new(1);
-        let mut watcher = registry.watch("").unwrap();
+        let mut registry = registry(1);
+        let mut watcher = registry.watch("", None).unwrap();
         assert_eq!(poll(&mut registry, &mut watcher), Poll::Ready(Some(Serving)));
         registry.begin_drain().run();
         registry.close().run();
@@ -283,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_drain_cannot_be_resumed() {
-        let mut registry = Registry::new(1);
+        let mut registry = registry(1);
         registry.shutdown().run();
         registry.begin_drain().run();
         registry.resume().run();
@@ -293,9 +339,9 @@ mod tests {
 
     #[test]
     fn close_without_a_drain_changes_nothing() {
-        let mut registry = Registry::new(1);
+        let mut registry = registry(1);
         registry.close().run();
         assert_eq!(registry.status(""), Serving);
-        registry.watch("").expect("still open");
+        registry.watch("", None).expect("still open");
     }
 }

@@ -2,6 +2,7 @@ use evenkeel_proto::health::health_server::{Health, HealthServer};
 use evenkeel_proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 use tonic::{Request, Response, Status};
 
+use crate::caller::Caller;
 use crate::registry::{MAX_UNREGISTERED_NAME, Refusal, Registry};
 use crate::{Reporter, ServingStatus, WatchStream};
 
@@ -12,7 +13,7 @@ pub fn service() -> (Reporter, HealthServer<HealthService>) {
 
 /// A health service with limits of your own, and the reporter that sets what it tells.
 pub fn service_with(limits: Limits) -> (Reporter, HealthServer<HealthService>) {
-    let reporter = Reporter::new(Registry::new(limits.max_watchers));
+    let reporter = Reporter::new(Registry::new(limits));
     let server = HealthServer::new(HealthService { reporter: reporter.clone() });
     (reporter, server.max_decoding_message_size(MAX_REQUEST))
 }
@@ -25,11 +26,15 @@ pub struct Limits {
     /// A gRPC client that checks health keeps one open per connection, and takes the backend for unhealthy when it is
     /// refused: keep this above the number of clients. A stream costs about 7 KB, nearly all of it tonic's.
     pub max_watchers: usize,
+    /// How many of them may be one connection's; more are refused with `RESOURCE_EXHAUSTED`. Default 100.
+    ///
+    /// A client has one for each service that it watches on the connection. A proxy may carry those of all its clients.
+    pub max_watchers_per_connection: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_watchers: 4096 }
+        Self { max_watchers: 4096, max_watchers_per_connection: 100 }
     }
 }
 
@@ -60,7 +65,7 @@ impl Health for HealthService {
     type WatchStream = WatchStream;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<WatchStream>, Status> {
-        let stream = WatchStream::new(self.reporter.clone(), &request.get_ref().service)?;
+        let stream = WatchStream::new(self.reporter.clone(), &request.get_ref().service, Caller::of(&request))?;
         Ok(Response::new(stream))
     }
 
@@ -84,6 +89,9 @@ impl From<Refusal> for Status {
             )),
             Refusal::TooManyWatchers => {
                 Self::resource_exhausted("too many Watch streams are open on this server: use Check, or try later")
+            }
+            Refusal::TooManyOfCaller => {
+                Self::resource_exhausted("too many Watch streams are open on this connection: watch each service once")
             }
             Refusal::Closed => Self::unavailable("the server is draining: watch another backend"),
         }

@@ -7,6 +7,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::Reporter;
+use crate::caller::Caller;
 use crate::registry::{Refusal, Watcher};
 
 /// The replies of one `Watch`: the current status, then each change. Ends with UNAVAILABLE when the server drains.
@@ -17,8 +18,8 @@ pub struct WatchStream {
 }
 
 impl WatchStream {
-    pub(crate) fn new(reporter: Reporter, service: &str) -> Result<Self, Refusal> {
-        let watcher = reporter.lock().watch(service)?;
+    pub(crate) fn new(reporter: Reporter, service: &str, caller: Option<Caller>) -> Result<Self, Refusal> {
+        let watcher = reporter.lock().watch(service, caller)?;
         Ok(Self { reporter, watcher: Some(watcher) })
     }
 

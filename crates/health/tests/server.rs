@@ -7,9 +7,11 @@ use evenkeel_health::ServingStatus::{self, NotServing, ServiceUnknown, Serving, 
 use evenkeel_health::{Drain, DrainError, Limits, Reporter, service_with};
 use evenkeel_proto::health::health_client::HealthClient;
 use evenkeel_proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest};
+use evenkeel_server::Listener;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{self, Channel, Endpoint, Server};
 use tonic::{Code, Status, Streaming};
@@ -92,7 +94,7 @@ async fn watch_tells_each_change_of_a_service_that_comes_and_goes() -> Outcome {
 
 #[tokio::test]
 async fn watch_is_bounded() -> Outcome {
-    let Running { mut client, .. } = run(Limits { max_watchers: 1 }, Drain::default()).await?;
+    let Running { mut client, .. } = run(Limits { max_watchers: 1, ..Limits::default() }, Drain::default()).await?;
     assert_eq!(client.watch(named(&"n".repeat(257))).await.unwrap_err().code(), Code::InvalidArgument);
     let mut watch = client.watch(named(&"n".repeat(256))).await?.into_inner();
     assert_eq!(next(&mut watch).await?, Some(ServiceUnknown));
@@ -146,5 +148,83 @@ async fn a_server_takes_calls_during_the_grace() -> Outcome {
     let mut late = client.watch(named("")).await?.into_inner();
     assert_eq!(next(&mut late).await?, Some(NotServing));
     assert!(!server.is_finished());
+    Ok(())
+}
+
+#[tokio::test]
+async fn ten_thousand_watches_of_one_connection_are_refused_and_harm_no_neighbour() -> Outcome {
+    let listener = Listener::bind("127.0.0.1:0".parse()?).await?;
+    let address = listener.local_addr()?;
+    let (reporter, health) = service_with(Limits::default());
+    let server = evenkeel_server::Server::new(listener, Routes::new(health)).max_concurrent_streams(20_000);
+    let server = tokio::spawn(server.serve());
+    let connect = async || Endpoint::try_from(format!("http://{address}"))?.connect().await.map(HealthClient::new);
+    let (greedy, mut neighbour) = (connect().await?, connect().await?);
+    let mut watched = neighbour.watch(named("")).await?.into_inner();
+    assert_eq!(next(&mut watched).await?, Some(Serving));
+
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..100 {
+        let round = (0..101).map(|_| {
+            let mut client = greedy.clone();
+            tokio::spawn(async move { client.watch(named("")).await })
+        });
+        for watch in Vec::from_iter(round) {
+            match watch.await? {
+                Ok(stream) => held.push(stream.into_inner()),
+                Err(status) if status.code() == Code::ResourceExhausted => refused += 1,
+                Err(status) => return Err(status.into()),
+            }
+        }
+        assert_eq!(status(neighbour.check(named("")).await?.into_inner()), Serving);
+    }
+    assert_eq!((held.len(), refused), (100, 10_000));
+    reporter.set("", NotServing);
+    assert_eq!(next(&mut watched).await?, Some(NotServing));
+    let first = held.first_mut().expect("a hundred are held");
+    assert_eq!(next(first).await?, Some(Serving));
+    assert_eq!(next(first).await?, Some(NotServing));
+    server.abort();
+    Ok(())
+}
+
+#[tokio::test]
+async fn tonics_own_server_has_the_limit_of_a_connection_too() -> Outcome {
+    let limits = Limits { max_watchers_per_connection: 1, ..Limits::default() };
+    let Running { mut client, .. } = run(limits, Drain::default()).await?;
+    let _watch = client.watch(named("")).await?;
+    assert_eq!(client.watch(named("")).await.unwrap_err().code(), Code::ResourceExhausted);
+    Ok(())
+}
+
+#[tokio::test]
+async fn reflection_lists_and_describes_the_service() -> Outcome {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(evenkeel_health::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let (_reporter, health) = service_with(Limits::default());
+    let routes = Server::builder().add_service(health).add_service(reflection);
+    let _server = tokio::spawn(routes.serve_with_incoming(TcpIncoming::from(listener)));
+    let mut client = ServerReflectionClient::new(Endpoint::try_from(format!("http://{address}"))?.connect().await?);
+    let ask = |request| ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+    let asked = [
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol("grpc.health.v1.Health.Watch".to_owned())),
+    ];
+    let mut replies = client.server_reflection_info(tokio_stream::iter(asked)).await?.into_inner();
+    let listed = replies.message().await?.and_then(|reply| reply.message_response);
+    let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("no list: {listed:?}") };
+    assert!(listed.service.iter().any(|service| service.name == "grpc.health.v1.Health"));
+    let described = replies.message().await?.and_then(|reply| reply.message_response);
+    let Some(MessageResponse::FileDescriptorResponse(described)) = described else { panic!("none: {described:?}") };
+    let file = &described.file_descriptor_proto[0];
+    assert!(file.windows(7).any(|name| name == b"Health\x12"), "the service and its methods are in it");
     Ok(())
 }

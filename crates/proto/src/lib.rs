@@ -9,6 +9,13 @@
 //!
 //! The clients run over any [`tonic::client::GrpcService`]; tonic's own transport is not compiled in.
 
+mod brief;
+
+pub use brief::BriefCodec;
+
+/// The descriptors of `grpc.health.v1`, an encoded `google.protobuf.FileDescriptorSet`, for servers' reflection.
+pub const HEALTH_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/grpc.health.v1.binpb");
+
 macro_rules! generated {
     ($(#[$doc:meta])* $module:ident = $file:literal) => {
         $(#[$doc])*
