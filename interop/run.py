@@ -5,13 +5,14 @@ import os
 import signal
 import sys
 
-from checks import balance, channelz, conformance, drain, faults, flow, network, probe, semantics
+from checks import balance, channelz, conformance, drain, envoy, faults, flow, network, probe, semantics
 from checks.peers import Peers
 from checks.report import Report
 
 SUITES = {
     "semantics": semantics, "flow": flow, "balance": balance, "faults": faults,
-    "network": network, "drain": drain, "conformance": conformance, "probe": probe, "channelz": channelz,
+    "network": network, "drain": drain, "conformance": conformance, "probe": probe, "envoy": envoy,
+    "channelz": channelz,
 }
 
 

@@ -22,6 +22,8 @@ BACKENDS = {
     "grpc-go": [BIN / "echo-backend"],
     "node": ["node", INTEROP / "node/echo_backend.js"],
 }
+# Serves grpc.health.v1 alone.
+HEALTH_SERVERS = {"evenkeel": [INTEROP.parent / "target/release/evenkeel-interop-health"]}
 CLIENTS = {
     "grpcio": [PYTHON, INTEROP / "python/echo_client.py"],
     "grpc-go": [BIN / "echo-client"],
@@ -88,7 +90,7 @@ class Child:
 
 class Backend(Child):
     def __init__(self, language, name, listen="127.0.0.1:0", options=(), host=None):
-        super().__init__([*BACKENDS[language], "--name", name, "--listen", listen, *options], host)
+        super().__init__([*(BACKENDS | HEALTH_SERVERS)[language], "--name", name, "--listen", listen, *options], host)
         self.language, self.name = language, name
         self.address = self.line_starting("listening on ")
 
