@@ -1,6 +1,6 @@
 //! A process that was started, and all that it starts.
 
-use std::{io, time::Duration};
+use std::{io, os::unix::net::UnixStream, time::Duration};
 
 use rustix::process::Pid;
 use tokio::{
@@ -9,8 +9,9 @@ use tokio::{
 };
 
 use super::{
-    Exit, Marker, Remain, Signal,
-    reaper::{Reaper, Whom},
+    Exit, Line, Marker, Output, Remain, Signal, Stream,
+    output::{Pumps, Tail},
+    reaper::{Reaper, Spawned, Whom},
     remains::Kin,
 };
 
@@ -25,6 +26,8 @@ pub struct Child {
     pid: Pid,
     kin: Kin,
     exit: watch::Receiver<Option<Exit>>,
+    pumps: Pumps,
+    tail: Tail,
     reaper: Reaper,
 }
 
@@ -40,8 +43,14 @@ pub struct Stopped {
 }
 
 impl Child {
-    pub(super) fn new(pid: Pid, kin: Kin, exit: watch::Receiver<Option<Exit>>, reaper: Reaper) -> Self {
-        Self { pid, kin, exit, reaper }
+    /// # Errors
+    /// If its pipes cannot be registered with the runtime.
+    pub(super) fn new(spawned: Spawned, kin: Kin, output: &Output, reaper: Reaper) -> io::Result<(Self, UnixStream)> {
+        let Spawned { pid, report, stdout, stderr, exit, .. } = spawned;
+        let tail = Tail::default();
+        let pipes = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+        let pumps = Pumps::start(output, &kin.replica, pipes, &tail, &exit)?;
+        Ok((Self { pid, kin, exit, pumps, tail, reaper }, report))
     }
 
     /// The number of the process that was started.
@@ -71,6 +80,18 @@ impl Child {
         }
     }
 
+    /// The last 20 lines that it wrote, of both streams, the newest last.
+    pub fn last_lines(&self) -> Vec<Line> {
+        self.tail.lines()
+    }
+
+    /// Waits until all that it wrote before its exit has been read, and handed to the [`Output`]: then
+    /// [`last_lines`](Self::last_lines) has its last words. To be given a time limit: it takes as long as whoever reads
+    /// our output lets us wait.
+    pub async fn drained(&self) {
+        self.pumps.drained().await;
+    }
+
     /// Sends a signal to the process that was started alone, such as SIGHUP for it to reload. Whether it was still
     /// there.
     pub async fn signal(&self, signal: Signal) -> io::Result<bool> {
@@ -82,6 +103,8 @@ impl Child {
     /// # Errors
     /// Where one may not be signalled, such as a set-user-id program of another user's; the others have got it.
     pub async fn signal_all(&self, signal: Signal) -> io::Result<()> {
+        // Those that can be known by their ancestors alone have to be seen before these die of the signal.
+        self.remains().await?;
         let group = self.reaper.signal(self.pid, signal, Whom::Group).await;
         let was_group_signalled = *group.as_ref().unwrap_or(&false);
         let kin = self.kin.clone();

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`Command`], [`Limit`] | what to start, and how |
 //! | [`Processes`], [`Child`], [`Exit`] | start, signal, exit, stop |
+//! | [`Output`], [`Format`] | what children write |
 //! | [`Remain`] | processes that a child has left behind |
 //! | [`signal`] | names of signals, and which ones are passed on |
 
@@ -17,6 +18,7 @@ mod command;
 mod exit;
 pub mod launcher;
 mod marker;
+mod output;
 mod processes;
 mod procfs;
 mod reaper;
@@ -29,6 +31,7 @@ pub use self::command::{Command, Limit, Resource};
 pub use self::exit::Exit;
 pub use self::launcher::Step;
 pub use self::marker::{MARKER_VARIABLE, Marker};
+pub use self::output::{Format, Line, Output, Stream};
 pub use self::processes::{Processes, StartError};
 pub use self::reaper::ProcessesError;
 pub use self::remains::Remain;

@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use super::{
-    AccountError, Child, Command, Exit, Marker, ProcessesError, Remain, Signal, Step,
+    AccountError, Child, Command, Exit, Marker, Output, ProcessesError, Remain, Signal, Step,
     account::Account,
     launcher::{self, Failure, Instructions},
     marker::MARKER_VARIABLE,
     procfs::Stat,
-    reaper::{Reaper, Spawned},
+    reaper::Reaper,
     remains::{self, Kin},
 };
 
@@ -40,6 +40,7 @@ const SUPERVISORS_OWN: [&str; 7] =
 pub struct Processes {
     reaper: Reaper,
     supervisor: Arc<Stat>,
+    output: Output,
 }
 
 /// Why a process could not be started.
@@ -92,17 +93,17 @@ fn advice(step: &Step, error: &io::Error) -> &'static str {
 impl Processes {
     /// Makes this process the one that waits for its children, and for orphans among their descendants.
     ///
-    /// Children are started by way of the program itself, whose `main` therefore calls [`launcher::run`].
+    /// What children write goes to `output`. They are started by way of the program itself, whose `main` therefore calls [`launcher::run`].
     ///
     /// # Errors
     /// If the process has one already, or the operating system refuses.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time.
-    pub fn new() -> Result<Self, ProcessesError> {
+    pub fn new(output: Output) -> Result<Self, ProcessesError> {
         let read = Stat::of_ourselves();
         let supervisor = read.map_err(|error| ProcessesError::System { what: "read /proc/self", error })?;
-        Ok(Self { reaper: Reaper::start()?, supervisor: Arc::new(supervisor) })
+        Ok(Self { reaper: Reaper::start()?, supervisor: Arc::new(supervisor), output })
     }
 
     /// Starts a program, in a process group of its own. Returns when it runs: when the launcher has become it.
@@ -115,9 +116,13 @@ impl Processes {
     pub async fn start(&self, command: &Command) -> Result<Child, StartError> {
         let marker = Marker::new(&command.replica, &self.supervisor);
         let spawned = self.reaper.spawn(self.launch(command, &marker)?).await.map_err(StartError::Launcher)?;
-        let Spawned { pid, stat, report, exit, .. } = spawned;
-        let kin = Kin { supervisor: self.supervisor.pid, leader: stat, marker };
-        let child = Child::new(pid, kin, exit, self.reaper.clone());
+        let (pid, leader) = (spawned.pid, spawned.stat.clone());
+        let kin = Kin::new(self.supervisor.pid, command.replica.clone(), leader, marker);
+        let child = Child::new(spawned, kin, &self.output, self.reaper.clone());
+        let (child, report) = child.map_err(|error| {
+            self.reaper.kill_group(pid);
+            StartError::Launcher(error)
+        })?;
         Starting { child: Some(child) }.finish(report).await
     }
 

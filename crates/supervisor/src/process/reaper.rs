@@ -57,6 +57,8 @@ pub(super) struct Spawned {
     pub(super) stat: Stat,
     /// On which the launcher says what goes wrong.
     pub(super) report: UnixStream,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
     pub(super) exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -205,14 +207,17 @@ impl Thread {
     fn try_spawn(&mut self, mut command: std::process::Command) -> io::Result<Spawned> {
         let (report, launchers_end) = UnixStream::pair()?;
         report.set_nonblocking(true)?;
-        command.stdin(Stdio::from(OwnedFd::from(launchers_end))).process_group(0);
+        let (stdout, childs_stdout) = io::pipe()?;
+        let (stderr, childs_stderr) = io::pipe()?;
+        command.stdin(Stdio::from(OwnedFd::from(launchers_end)));
+        command.stdout(childs_stdout).stderr(childs_stderr).process_group(0);
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
         let number = pid.as_raw_nonzero().get();
         let (sender, exit) = watch::channel(None);
         self.children.insert(number, sender);
         let stat = Stat::read(number)?;
-        Ok(Spawned { pid, stat, report, exit })
+        Ok(Spawned { pid, stat, report, stdout: stdout.into(), stderr: stderr.into(), exit })
     }
 
     fn signal(&self, pid: Pid, signal: Signal, to: Whom) -> io::Result<bool> {

@@ -2,10 +2,15 @@
 //!
 //! As the subreaper, the supervisor is an ancestor of every process that its children have ever started. Among those, a
 //! process is a replica's if it or an ancestor of it is the one that was started, is in its process group or session, or
-//! carries its mark. A process escapes that only by all three: it leaves the session, clears its environment, and
-//! outlives its ancestors. Then it is still known to be a stray of some replica.
+//! carries its mark. What was once seen to be stays it. A process escapes that only by all three, before anybody has
+//! looked: it leaves the session, clears its environment, and outlives its ancestors. Then it is still known to be a
+//! stray of some replica.
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open, pidfd_send_signal};
 
@@ -55,20 +60,30 @@ impl Remain {
     }
 }
 
-/// How the processes of a replica are known.
+/// How the processes of a replica are known. Clones share what was seen.
 #[derive(Clone, Debug)]
 pub(super) struct Kin {
     pub(super) supervisor: i32,
+    pub(super) replica: String,
     pub(super) leader: Stat,
     pub(super) marker: Marker,
+    /// Those that were seen last, by pid and start.
+    seen: Arc<Mutex<BTreeSet<(i32, u64)>>>,
 }
 
 impl Kin {
+    pub(super) fn new(supervisor: i32, replica: String, leader: Stat, marker: Marker) -> Self {
+        Self { supervisor, replica, leader, marker, seen: Arc::default() }
+    }
+
     /// Those that run now, the first process included. Zombies do not count: they are dead already.
     pub(super) fn remains(&self) -> io::Result<Vec<Remain>> {
-        let mut family = Family { kin: self, processes: procfs::processes()?, is_kin: BTreeMap::new() };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut family = Family { kin: self, seen: &seen, processes: procfs::processes()?, is_kin: BTreeMap::new() };
         let running: Vec<Stat> = family.processes.values().filter(|stat| !stat.is_dead).cloned().collect();
-        Ok(running.iter().filter(|stat| family.has(stat.pid)).map(Remain::new).collect())
+        let remains: Vec<Remain> = running.iter().filter(|stat| family.has(stat.pid)).map(Remain::new).collect();
+        *seen = remains.iter().map(|remain| (remain.pid, remain.started)).collect();
+        Ok(remains)
     }
 
     /// Whether a signal to the process group reaches it.
@@ -103,6 +118,7 @@ pub(super) fn strays(supervisor: i32, is_known: impl Fn(i32) -> bool) -> io::Res
 /// A search through one picture of all processes.
 struct Family<'a> {
     kin: &'a Kin,
+    seen: &'a BTreeSet<(i32, u64)>,
     processes: BTreeMap<i32, Stat>,
     /// What is known already, so that the search is not quadratic in a long line of descent.
     is_kin: BTreeMap<i32, bool>,
@@ -130,7 +146,9 @@ impl Family<'_> {
         };
         for pid in line.into_iter().rev() {
             let stat = &self.processes[&pid];
-            is_kin = is_kin || self.kin.is_kin_by_itself(stat, &self.processes);
+            is_kin = is_kin
+                || self.seen.contains(&(stat.pid, stat.started))
+                || self.kin.is_kin_by_itself(stat, &self.processes);
             self.is_kin.insert(pid, is_kin);
         }
         is_kin
