@@ -6,7 +6,7 @@
 use std::{pin::Pin, process::ExitCode, process::Stdio, sync::Arc, sync::Mutex, time::Duration};
 
 use evenkeel_supervisor::process::{
-    Child, Command, Exit, Format, Limit, Output, Processes, ProcessesError, Resource, Signal, Stopped, launcher,
+    Child, Command, Exit, Format, Limit, Notify, Output, Processes, ProcessesError, Resource, Signal, Stopped, launcher,
 };
 
 /// The first argument by which the program is one case's supervisor.
@@ -47,6 +47,11 @@ const CASES: &[Case] = cases![
     output_without_an_end_is_cut,
     a_reader_that_is_stuck_holds_up_no_exit,
     a_flood_does_not_silence_others,
+    a_program_tells_us_how_it_is,
+    a_program_of_another_user_can_tell_us,
+    a_watchdog_finds_a_hang,
+    what_a_program_uses_is_seen,
+    as_process_one_orphans_are_reaped,
 ];
 
 /// Started by other cases.
@@ -556,5 +561,88 @@ impl std::io::Write for Discarding {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// A shell script's way to speak `sd_notify`: `tell READY=1`.
+const TELL: &str = "tell() { python3 -c 'import os, socket, sys; \
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), os.environ[\"NOTIFY_SOCKET\"])' \"$1\"; }";
+
+fn notifying(script: &str, watchdog: Option<Duration>) -> Command {
+    Command { notify: Some(Notify { watchdog }), ..sh(&format!("{TELL}; {script}")) }
+}
+
+async fn a_program_tells_us_how_it_is() {
+    let processes = forwarding();
+    let script = "echo $NOTIFY_SOCKET; echo pid $WATCHDOG_PID $$ $WATCHDOG_USEC; \
+                  tell 'STATUS=loading'; tell \"$(printf 'READY=1\\nSTATUS=serving')\"; tell STOPPING=1; exit 4";
+    let child = processes.start(&notifying(script, Some(LONG))).await.unwrap();
+    let mut notices = child.notices().unwrap();
+    notices.wait_for(|notices| notices.is_ready).await.unwrap();
+    assert_eq!(child.exited().await, Exit::Code(4));
+    let heard = notices.wait_for(|notices| notices.is_stopping).await.unwrap().clone();
+    assert_eq!(heard.status.as_deref(), Some("serving"));
+    child.drained().await;
+    let lines = child.last_lines();
+    let words: Vec<&str> = lines[1].line.split(' ').collect();
+    assert_eq!((words[1], words[3]), (words[2], "30000000"));
+    let socket = std::path::PathBuf::from(&lines[0].line);
+    until(|| !socket.parent().unwrap().exists()).await;
+    let plain = processes.start(&sh("echo ${NOTIFY_SOCKET-none}")).await.unwrap();
+    assert!(plain.notices().is_none());
+    plain.exited().await;
+    plain.drained().await;
+    assert_eq!(plain.last_lines()[0].line, "none");
+}
+
+async fn a_program_of_another_user_can_tell_us() {
+    if !is_root() {
+        return;
+    }
+    let processes = forwarding();
+    let command = notifying("tell READY=1 && sleep 1000", None);
+    let child = processes.start(&Command { user: Some("nobody".to_owned()), ..command }).await.unwrap();
+    child.notices().unwrap().wait_for(|notices| notices.is_ready).await.unwrap();
+    child.stop(Signal::TERM, LONG).await.unwrap();
+}
+
+async fn a_watchdog_finds_a_hang() {
+    let processes = forwarding();
+    let script = "for i in 1 2 3 4 5; do tell WATCHDOG=1; done; echo hung; sleep 1000";
+    let child = processes.start(&notifying(script, Some(LONG))).await.unwrap();
+    tokio::select! {
+        () = child.falls_silent(LONG) => panic!("it spoke"),
+        () = written(&child, "hung") => {}
+    }
+    child.falls_silent(SHORT).await;
+    child.stop(Signal::TERM, LONG).await.unwrap();
+
+    let child = processes.start(&notifying("tell WATCHDOG=trigger; sleep 1000", None)).await.unwrap();
+    child.falls_silent(LONG).await;
+    child.stop(Signal::TERM, LONG).await.unwrap();
+}
+
+async fn what_a_program_uses_is_seen() {
+    let processes = forwarding();
+    let child = processes.start(&sh("while :; do :; done")).await.unwrap();
+    until(|| child.facts().unwrap().cpu > Duration::ZERO).await;
+    let facts = child.facts().unwrap();
+    assert!(facts.resident > 100_000 && facts.threads == 1 && facts.uptime >= facts.cpu / 2, "{facts:?}");
+    child.stop(Signal::KILL, SHORT).await.unwrap();
+    assert_eq!(child.facts().unwrap_err().kind(), std::io::ErrorKind::NotFound);
+}
+
+async fn as_process_one_orphans_are_reaped() {
+    if !is_root() {
+        return;
+    }
+    let processes = forwarding();
+    let ourselves = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    for case in ["orphans_are_reaped", "what_left_the_group_is_found_and_ended", "a_stop_kills_what_ignores_it"] {
+        let args = ["--pid", "--fork", "--mount-proc", &ourselves, CASE, case].map(str::to_owned).to_vec();
+        let child = processes.start(&Command { args, ..Command::new("case/0", "unshare") }).await.unwrap();
+        let exit = child.exited().await;
+        child.drained().await;
+        assert!(exit.is_success(), "{case} {exit}: {:#?}", child.last_lines());
     }
 }

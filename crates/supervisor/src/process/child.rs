@@ -9,7 +9,8 @@ use tokio::{
 };
 
 use super::{
-    Exit, Line, Marker, Output, Remain, Signal, Stream,
+    Exit, Facts, Line, Marker, Notices, Output, Remain, Signal, Stream,
+    notify::NotifySocket,
     output::{Pumps, Tail},
     reaper::{Reaper, Spawned, Whom},
     remains::Kin,
@@ -28,6 +29,7 @@ pub struct Child {
     exit: watch::Receiver<Option<Exit>>,
     pumps: Pumps,
     tail: Tail,
+    notices: Option<watch::Receiver<Notices>>,
     reaper: Reaper,
 }
 
@@ -45,12 +47,19 @@ pub struct Stopped {
 impl Child {
     /// # Errors
     /// If its pipes cannot be registered with the runtime.
-    pub(super) fn new(spawned: Spawned, kin: Kin, output: &Output, reaper: Reaper) -> io::Result<(Self, UnixStream)> {
+    pub(super) fn new(
+        spawned: Spawned,
+        kin: Kin,
+        socket: Option<NotifySocket>,
+        output: &Output,
+        reaper: Reaper,
+    ) -> io::Result<(Self, UnixStream)> {
         let Spawned { pid, report, stdout, stderr, exit, .. } = spawned;
         let tail = Tail::default();
         let pipes = [(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
         let pumps = Pumps::start(output, &kin.replica, pipes, &tail, &exit)?;
-        Ok((Self { pid, kin, exit, pumps, tail, reaper }, report))
+        let notices = socket.map(|socket| socket.listen(exit.clone()));
+        Ok((Self { pid, kin, exit, pumps, tail, notices, reaper }, report))
     }
 
     /// The number of the process that was started.
@@ -90,6 +99,40 @@ impl Child {
     /// our output lets us wait.
     pub async fn drained(&self) {
         self.pumps.drained().await;
+    }
+
+    /// What it has told us of itself, always the newest; none if its [`Command::notify`](super::Command::notify) is none.
+    pub fn notices(&self) -> Option<watch::Receiver<Notices>> {
+        self.notices.clone()
+    }
+
+    /// Waits until its watchdog finds it hung: it has said nothing for `limit` since it said `READY=1` or `WATCHDOG=1`
+    /// last, or has said `WATCHDOG=trigger`. Never, while it has said none of these: how long a start may take is
+    /// another question.
+    pub async fn falls_silent(&self, limit: Duration) {
+        let Some(mut notices) = self.notices() else { return std::future::pending().await };
+        loop {
+            let (gives_up, alive_at) = {
+                let notices = notices.borrow_and_update();
+                (notices.gives_up, notices.alive_at)
+            };
+            let deadline = alive_at.and_then(|alive_at| alive_at.checked_add(limit));
+            if gives_up || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return;
+            }
+            tokio::select! {
+                () = changed(&mut notices) => {}
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
+        }
+    }
+
+    /// What the process uses now.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if it has ended.
+    pub fn facts(&self) -> io::Result<Facts> {
+        Facts::of(&self.kin.leader)
     }
 
     /// Sends a signal to the process that was started alone, such as SIGHUP for it to reload. Whether it was still

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use rustix::process::Resource as Raw;
 use serde::{Deserialize, Serialize};
 
-use super::Signal;
+use super::{Notify, Signal};
 
 /// What to start, and how.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct Command {
     /// What it is sent when the supervisor itself dies, even of SIGKILL. Default: SIGKILL. Its own children do not get
     /// it, unless they were started by another supervisor. None: it lives on.
     pub on_supervisor_death: Option<Signal>,
+    /// That it speaks `sd_notify`. Default: it does not.
+    pub notify: Option<Notify>,
 }
 
 impl Command {
@@ -58,6 +60,7 @@ impl Command {
             limits: BTreeMap::new(),
             oom_score_adjust: None,
             on_supervisor_death: Some(Signal::KILL),
+            notify: None,
         }
     }
 }

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     account::Identity,
     command::{Limit, Resource},
+    notify::WATCHDOG_PID_VARIABLE,
     signal,
 };
 
@@ -88,6 +89,8 @@ pub(super) struct Instructions {
     pub(super) oom_score_adjust: Option<i16>,
     /// The number of a signal.
     pub(super) on_supervisor_death: Option<i32>,
+    /// Whether to say in the environment that the watchdog's time is meant for this process.
+    pub(super) has_watchdog: bool,
 }
 
 /// What the launcher says when it fails.
@@ -141,7 +144,11 @@ fn launch(mut args: impl Iterator<Item = OsString>, report: &mut File) -> Failur
     if let Err(failure) = prepare(&instructions).and_then(|()| report.write_all(READY).map_err(said)) {
         return failure;
     }
-    let error = Command::new(&program).args(args).exec();
+    let mut command = Command::new(&program);
+    if instructions.has_watchdog {
+        command.env(WATCHDOG_PID_VARIABLE, std::process::id().to_string());
+    }
+    let error = command.args(args).exec();
     Failure::new(Step::Program(program.to_string_lossy().into_owned()), error)
 }
 

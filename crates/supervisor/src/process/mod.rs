@@ -9,6 +9,9 @@
 //! | [`Command`], [`Limit`] | what to start, and how |
 //! | [`Processes`], [`Child`], [`Exit`] | start, signal, exit, stop |
 //! | [`Output`], [`Format`] | what children write |
+//! | [`Systemd`] | what we tell systemd |
+//! | [`Notify`], [`Notices`] | what children tell us, in the same words |
+//! | [`Facts`] | what a child uses |
 //! | [`Remain`] | processes that a child has left behind |
 //! | [`signal`] | names of signals, and which ones are passed on |
 
@@ -16,8 +19,10 @@ mod account;
 mod child;
 mod command;
 mod exit;
+mod facts;
 pub mod launcher;
 mod marker;
+mod notify;
 mod output;
 mod processes;
 mod procfs;
@@ -29,8 +34,10 @@ pub use self::account::AccountError;
 pub use self::child::{Child, Stopped};
 pub use self::command::{Command, Limit, Resource};
 pub use self::exit::Exit;
+pub use self::facts::Facts;
 pub use self::launcher::Step;
 pub use self::marker::{MARKER_VARIABLE, Marker};
+pub use self::notify::{Notices, Notify, Systemd};
 pub use self::output::{Format, Line, Output, Stream};
 pub use self::processes::{Processes, StartError};
 pub use self::reaper::ProcessesError;

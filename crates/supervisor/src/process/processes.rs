@@ -10,9 +10,10 @@ use tokio::{
 
 use super::{
     AccountError, Child, Command, Exit, Marker, Output, ProcessesError, Remain, Signal, Step,
-    account::Account,
+    account::{Account, Identity},
     launcher::{self, Failure, Instructions},
     marker::MARKER_VARIABLE,
+    notify::NotifySocket,
     procfs::Stat,
     reaper::Reaper,
     remains::{self, Kin},
@@ -53,6 +54,9 @@ pub enum StartError {
     /// The launcher could not be started: there are too many processes or open files, or too little memory.
     #[error("cannot start the launcher: {0}")]
     Launcher(io::Error),
+    /// The socket for its notifications could not be made.
+    #[error("cannot make its notification socket: {0}")]
+    Socket(io::Error),
     /// The launcher failed at a step.
     #[error("cannot {step}: {error}{}", advice(.step, .error))]
     Step {
@@ -115,10 +119,11 @@ impl Processes {
     /// [`Child::exited`].
     pub async fn start(&self, command: &Command) -> Result<Child, StartError> {
         let marker = Marker::new(&command.replica, &self.supervisor);
-        let spawned = self.reaper.spawn(self.launch(command, &marker)?).await.map_err(StartError::Launcher)?;
+        let (launch, socket) = self.launch(command, &marker)?;
+        let spawned = self.reaper.spawn(launch).await.map_err(StartError::Launcher)?;
         let (pid, leader) = (spawned.pid, spawned.stat.clone());
         let kin = Kin::new(self.supervisor.pid, command.replica.clone(), leader, marker);
-        let child = Child::new(spawned, kin, &self.output, self.reaper.clone());
+        let child = Child::new(spawned, kin, socket, &self.output, self.reaper.clone());
         let (child, report) = child.map_err(|error| {
             self.reaper.kill_group(pid);
             StartError::Launcher(error)
@@ -162,27 +167,46 @@ impl Processes {
         *self.reaper.orphans().borrow()
     }
 
-    /// The launcher with its instructions, and with the environment of the program.
-    fn launch(&self, command: &Command, marker: &Marker) -> Result<std::process::Command, StartError> {
-        let account = match (&command.user, &command.group) {
-            (Some(user), group) => Some(Account::find(user, group.as_deref())?),
-            (None, Some(group)) => return Err(AccountError::GroupWithoutUser(group.clone()).into()),
-            (None, None) => None,
-        };
+    /// The launcher with its instructions, and with the environment of the program; and where the program speaks to us.
+    fn launch(
+        &self,
+        command: &Command,
+        marker: &Marker,
+    ) -> Result<(std::process::Command, Option<NotifySocket>), StartError> {
+        let account = account(command)?;
         let mut launch = std::process::Command::new(LAUNCHER);
         set_environment(&mut launch, command, account.as_ref(), marker);
-        let instructions = Instructions {
+        let identity = account.map(|account| account.identity).filter(|identity| !identity.is_ours());
+        let socket = command.notify.map(|_| NotifySocket::new(identity.as_ref()));
+        let socket = socket.transpose().map_err(StartError::Socket)?;
+        if let (Some(socket), Some(notify)) = (&socket, command.notify) {
+            socket.announce(notify, &mut launch);
+        }
+        let json = serde_json::to_string(&self.instructions(command, identity));
+        launch.arg(launcher::ARGUMENT).arg(json.map_err(|error| StartError::Launcher(error.into()))?);
+        launch.arg(&command.program).args(&command.args);
+        Ok((launch, socket))
+    }
+
+    fn instructions(&self, command: &Command, identity: Option<Identity>) -> Instructions {
+        Instructions {
             supervisor: self.supervisor.pid,
-            identity: account.map(|account| account.identity).filter(|identity| !identity.is_ours()),
+            identity,
             directory: command.directory.clone(),
             umask: command.umask,
             limits: command.limits.iter().map(|(resource, limit)| (*resource, *limit)).collect(),
             oom_score_adjust: command.oom_score_adjust,
             on_supervisor_death: command.on_supervisor_death.map(Signal::as_raw),
-        };
-        let json = serde_json::to_string(&instructions).map_err(|error| StartError::Launcher(error.into()))?;
-        launch.arg(launcher::ARGUMENT).arg(json).arg(&command.program).args(&command.args);
-        Ok(launch)
+            has_watchdog: command.notify.is_some_and(|notify| notify.watchdog.is_some()),
+        }
+    }
+}
+
+fn account(command: &Command) -> Result<Option<Account>, AccountError> {
+    match (&command.user, &command.group) {
+        (Some(user), group) => Account::find(user, group.as_deref()).map(Some),
+        (None, Some(group)) => Err(AccountError::GroupWithoutUser(group.clone())),
+        (None, None) => Ok(None),
     }
 }
 
