@@ -5,7 +5,7 @@ use std::{io, os::unix::net::UnixStream, time::Duration};
 use rustix::process::Pid;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -146,8 +146,9 @@ impl Child {
     /// # Errors
     /// Where one may not be signalled, such as a set-user-id program of another user's; the others have got it.
     pub async fn signal_all(&self, signal: Signal) -> io::Result<()> {
-        // Those that can be known by their ancestors alone have to be seen before these die of the signal.
-        self.remains().await?;
+        // Those that can be known by their ancestors alone have to be seen before these die of the signal. If that
+        // fails, so does the second look, which is told.
+        drop(self.remains().await);
         let group = self.reaper.signal(self.pid, signal, Whom::Group).await;
         let was_group_signalled = *group.as_ref().unwrap_or(&false);
         let kin = self.kin.clone();
@@ -173,53 +174,65 @@ impl Child {
     /// # Errors
     /// Where `/proc` cannot be read. Processes that may not be signalled are in [`Stopped::left`].
     pub async fn stop(&self, signal: Signal, grace: Duration) -> io::Result<Stopped> {
-        let mut killed = Vec::new();
-        self.tell_all(signal).await;
-        self.tell_all(Signal::CONT).await;
-        let mut left = self.until_gone(Instant::now() + grace, None).await?;
-        if !left.is_empty() {
-            left = self.until_gone(Instant::now() + DYING_TAKES, Some(&mut killed)).await?;
+        let deadline = Instant::now() + grace;
+        for signal in [signal, Signal::CONT] {
+            if let Err(error) = self.signal_all(signal).await {
+                self.warn(signal, &error);
+            }
         }
-        Ok(Stopped { exit: self.exit(), killed, left })
+        // While it runs itself, nothing needs to be looked for.
+        let is_dead = timeout_at(deadline, self.exited()).await.is_ok();
+        if is_dead && self.until_gone(deadline).await? {
+            return Ok(Stopped { exit: self.exit(), killed: Vec::new(), left: Vec::new() });
+        }
+        self.kill().await
+    }
+
+    /// Kills what there is, and what that starts meanwhile, until there is nothing.
+    async fn kill(&self) -> io::Result<Stopped> {
+        let deadline = Instant::now() + DYING_TAKES;
+        let mut killed: Vec<Remain> = Vec::new();
+        loop {
+            let found = self.remains().await?;
+            killed.extend(found.into_iter().filter(|remain| !killed.contains(remain)).collect::<Vec<_>>());
+            let sent = self.signal_all(Signal::KILL).await;
+            if self.until_gone(deadline.min(Instant::now() + LOOK_EVERY)).await? {
+                return Ok(Stopped { exit: self.exit(), killed, left: Vec::new() });
+            } else if Instant::now() >= deadline {
+                sent.unwrap_or_else(|error| self.warn(Signal::KILL, &error));
+                return Ok(Stopped { exit: self.exit(), killed, left: self.remains().await? });
+            }
+        }
+    }
+
+    /// Whether nothing is there any more, at the deadline at the latest.
+    async fn until_gone(&self, deadline: Instant) -> io::Result<bool> {
+        let mut orphans = self.reaper.orphans();
+        let mut exit = self.exit.clone();
+        loop {
+            exit.mark_unchanged();
+            orphans.mark_unchanged();
+            if self.remains().await?.is_empty() && self.exit().is_some() {
+                return Ok(true);
+            } else if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            tokio::select! {
+                () = changed(&mut exit) => {}
+                () = changed(&mut orphans) => {}
+                () = sleep_until(deadline.min(Instant::now() + LOOK_EVERY)) => {}
+            }
+        }
+    }
+
+    fn warn(&self, signal: Signal, error: &io::Error) {
+        let (marker, signal) = (self.marker(), super::signal::name(signal));
+        tracing::warn!(%marker, signal, %error, "not every process could be signalled");
     }
 
     /// Kills its process group soon.
     pub(super) fn kill_group(&self) {
         self.reaper.kill_group(self.pid);
-    }
-
-    async fn tell_all(&self, signal: Signal) {
-        if let Err(error) = self.signal_all(signal).await {
-            let (marker, signal) = (self.marker(), super::signal::name(signal));
-            tracing::warn!(%marker, signal, %error, "not every process could be signalled");
-        }
-    }
-
-    /// Waits until nothing is there, and returns what is at the deadline. With `kill`, kills what it finds, and also
-    /// what that has started meanwhile, and notes it.
-    async fn until_gone(&self, deadline: Instant, mut kill: Option<&mut Vec<Remain>>) -> io::Result<Vec<Remain>> {
-        let mut orphans = self.reaper.orphans();
-        let mut exit = self.exit.clone();
-        let mut look = interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            exit.mark_unchanged();
-            orphans.mark_unchanged();
-            let remains = self.remains().await?;
-            if remains.is_empty() && self.exit().is_some() || Instant::now() >= deadline {
-                return Ok(remains);
-            }
-            if let Some(killed) = kill.as_mut() {
-                killed.extend(remains.iter().filter(|remain| !killed.contains(remain)).cloned().collect::<Vec<_>>());
-                self.tell_all(Signal::KILL).await;
-            }
-            tokio::select! {
-                () = changed(&mut exit) => {}
-                () = changed(&mut orphans) => {}
-                _ = look.tick() => {}
-                () = sleep_until(deadline) => {}
-            }
-        }
     }
 }
 
