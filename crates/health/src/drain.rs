@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::Reporter;
@@ -36,12 +37,15 @@ impl Default for Drain {
 }
 
 impl Reporter {
-    /// Drains when `trigger` resolves. What is returned does nothing until it is awaited, or [`run`](Draining::run).
+    /// Drains when `trigger` resolves, or at [`begin_drain`](Self::begin_drain). What is returned does nothing until it is awaited, or [`run`](Draining::run).
     pub fn drain(&self, drain: Drain, trigger: impl Future<Output = ()> + Send + 'static) -> Draining {
-        Draining::new(self.clone(), drain, trigger, pending())
+        Draining::new(self.clone(), drain, trigger, None)
     }
 
-    /// Drains on SIGTERM or SIGINT (on Windows: Ctrl-C). A second signal ends a [`run`](Draining::run) at once.
+    /// Drains on SIGTERM or SIGINT (on Windows: Ctrl-C), or at [`begin_drain`](Self::begin_drain).
+    ///
+    /// A second signal ends a [`run`](Draining::run) at once, with an error. Where the drain is awaited without
+    /// `run`, nothing else could stop the server, so the second signal exits the process, with code 1.
     ///
     /// From this call on the process no longer dies of these signals by itself.
     ///
@@ -57,7 +61,7 @@ impl Reporter {
             second.recv().await;
             second.recv().await;
         };
-        Ok(Draining::new(self.clone(), drain, trigger, hurry))
+        Ok(Draining::new(self.clone(), drain, trigger, Some(Box::pin(hurry))))
     }
 }
 
@@ -65,13 +69,16 @@ impl Reporter {
 ///
 /// [`run`](Self::run) a server under it. Or hand it, as the future that it is, to tonic's `serve_with_shutdown`: it
 /// resolves when the server is to shut down. Then nothing keeps the [`deadline`](Drain::deadline), and a
-/// second signal does nothing.
+/// second signal exits the process.
 #[must_use = "a drain does nothing unless it is awaited or run"]
 pub struct Draining {
     drain: Drain,
     signal: Event,
     begun: oneshot::Receiver<()>,
-    hurry: Event,
+    /// A second signal, until somebody waits for it.
+    hurry: Option<Event>,
+    /// Exits the process on it, where the drain is not run.
+    exit: Option<JoinHandle<()>>,
 }
 
 type Event = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -81,11 +88,14 @@ impl Draining {
         reporter: Reporter,
         drain: Drain,
         trigger: impl Future<Output = ()> + Send + 'static,
-        hurry: impl Future<Output = ()> + Send + 'static,
+        hurry: Option<Event>,
     ) -> Self {
         let (announce, begun) = oneshot::channel();
         let signal = async move {
-            trigger.await;
+            tokio::select! {
+                () = trigger => {}
+                () = reporter.draining() => {}
+            }
             tracing::info!(grace = ?drain.grace, deadline = ?drain.deadline, "drain begins");
             // Nobody listens when the drain is awaited without `run`.
             let _ = announce.send(());
@@ -93,7 +103,7 @@ impl Draining {
             sleep(drain.grace).await;
             reporter.close();
         };
-        Self { drain, signal: Box::pin(signal), begun, hurry: Box::pin(hurry) }
+        Self { drain, signal: Box::pin(signal), begun, hurry, exit: None }
     }
 
     /// Runs the server that `serve` makes until it ends, or the drain's deadline, or a second signal.
@@ -103,16 +113,17 @@ impl Draining {
     ///
     /// # Errors
     /// [`DrainError::Server`] is the server's own; the others say why running calls were given up.
-    pub async fn run<T, E, S>(self, serve: impl FnOnce(Event) -> S) -> Result<T, DrainError<E>>
+    pub async fn run<T, E, S>(mut self, serve: impl FnOnce(Event) -> S) -> Result<T, DrainError<E>>
     where
         S: Future<Output = Result<T, E>>,
     {
-        let Self { drain, signal, begun, hurry } = self;
+        let signal = std::mem::replace(&mut self.signal, Box::pin(pending()));
+        let hurry = self.hurry.take().unwrap_or_else(|| Box::pin(pending()));
         tokio::select! {
             biased;
             ended = serve(signal) => ended.map_err(DrainError::Server),
             () = hurry => Err(DrainError::Hurried),
-            () = overdue(begun, drain.deadline) => Err(DrainError::Deadline(drain.deadline)),
+            () = overdue(&mut self.begun, self.drain.deadline) => Err(DrainError::Deadline(self.drain.deadline)),
         }
     }
 }
@@ -121,7 +132,18 @@ impl Future for Draining {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(hurry) = self.hurry.take() {
+            self.exit = Some(tokio::spawn(exit_after(hurry)));
+        }
         self.signal.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Draining {
+    /// Before the drain has begun, a server that is gone needs no exit. Once it has, servers may drop it.
+    fn drop(&mut self) {
+        let not_begun = matches!(self.begun.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        self.exit.take().filter(|_| not_begun).inspect(JoinHandle::abort);
     }
 }
 
@@ -147,7 +169,13 @@ pub enum DrainError<E> {
     Hurried,
 }
 
-async fn overdue(begun: oneshot::Receiver<()>, deadline: Duration) {
+async fn exit_after(hurry: Event) {
+    hurry.await;
+    tracing::error!("a second signal: the process exits, calls that still run are cut off");
+    std::process::exit(1);
+}
+
+async fn overdue(begun: &mut oneshot::Receiver<()>, deadline: Duration) {
     match begun.await {
         Ok(()) => sleep(deadline).await,
         // The server let go of its shutdown signal before the drain began: only its own end can follow.
@@ -220,6 +248,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_call_begins_a_drain_for_good() {
+        let (reporter, _health) = service();
+        let draining = reporter.drain(drain(), pending());
+        let begin = Instant::now();
+        reporter.begin_drain();
+        reporter.begin_drain();
+        reporter.set("", ServingStatus::Serving);
+        assert_eq!(reporter.status(""), ServingStatus::NotServing);
+        draining.await;
+        assert_eq!(begin.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_server_that_does_not_end_is_given_up_at_the_deadline() {
         let (reporter, _health) = service();
         let begin = Instant::now();
@@ -236,7 +277,7 @@ mod tests {
     async fn a_second_signal_ends_the_run_at_once() {
         let (reporter, _health) = service();
         let begin = Instant::now();
-        let draining = Draining::new(reporter, drain(), async {}, sleep(Duration::from_secs(1)));
+        let draining = Draining::new(reporter, drain(), async {}, Some(Box::pin(sleep(Duration::from_secs(1)))));
         let ended = draining.run(|signal| async {
             signal.await;
             pending::<Result<(), Infallible>>().await

@@ -263,7 +263,7 @@ mod tests {
         registry.unwatch(&watchers[0]);
         let again = registry.watch("", one).expect("one has left");
         assert_eq!(registry.watch("", one).unwrap_err(), Refusal::TooManyOfCaller);
-        [&watchers[1], &neighbour, &again].map(|watcher| registry.unwatch(watcher));
+        [&watchers[1], &neighbour, &again].into_iter().for_each(|watcher| registry.unwatch(watcher));
         assert_eq!((registry.watchers, registry.callers.len()), (0, 0));
     }
 

@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tonic::server::NamedService;
 
 use crate::ServingStatus;
@@ -10,12 +11,18 @@ use crate::registry::{Effects, Registry};
 /// Every change of what callers see is logged at `info`. No method waits.
 #[derive(Clone, Debug)]
 pub struct Reporter {
-    registry: Arc<Mutex<Registry>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    registry: Mutex<Registry>,
+    draining: watch::Sender<bool>,
 }
 
 impl Reporter {
     pub(crate) fn new(registry: Registry) -> Self {
-        Self { registry: Arc::new(Mutex::new(registry)) }
+        Self { shared: Arc::new(Shared { registry: Mutex::new(registry), draining: watch::Sender::new(false) }) }
     }
 
     /// Registers a service by its full name, or changes its status; `""` is the whole server.
@@ -58,8 +65,20 @@ impl Reporter {
         self.change(Registry::resume);
     }
 
-    pub(crate) fn begin_drain(&self) {
+    /// Begins a drain: from now on every registered service shows `NOT_SERVING`, whatever is set.
+    ///
+    /// What [`drain`](Self::drain) or [`drain_on_signal`](Self::drain_on_signal) has made of this reporter goes on as if
+    /// its trigger had come; so one call from anywhere in a program ends its server in order. A second call
+    /// does nothing.
+    pub fn begin_drain(&self) {
         self.change(Registry::begin_drain);
+        self.shared.draining.send_replace(true);
+    }
+
+    /// Resolves when a drain has begun.
+    pub(crate) async fn draining(&self) {
+        // The sender lives as long as this reporter.
+        let _ = self.shared.draining.subscribe().wait_for(|draining| *draining).await;
     }
 
     pub(crate) fn close(&self) {
@@ -68,7 +87,7 @@ impl Reporter {
 
     /// The registry holds no invariant across a panic that a half-done change could break for others.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl FnOnce(&mut Registry) -> Effects) {
