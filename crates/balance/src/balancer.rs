@@ -30,6 +30,8 @@ pub struct Balancer {
     /// Whether the resolver has succeeded since then; its later failures change nothing.
     is_resolved: bool,
     re_resolve: bool,
+    /// The group that an operator sends all calls to. It outlives policies and idleness.
+    switched_to: Option<u32>,
     connectivity: Connectivity,
 }
 
@@ -72,6 +74,10 @@ pub enum Input {
     Recovered(ConnectionId),
     /// Calls wait for a stream of this subchannel, whose connections are full (gRFC A105).
     Saturated(SubchannelId),
+    /// An operator sends all calls to the group of endpoints of this rank ([`Endpoint::priority`]), or with `None` leaves
+    /// it to the policies again. Holds until the next one, whatever the resolver and the service config say meanwhile,
+    /// for policies that heed it: `failover` does.
+    SwitchTo(Option<u32>),
     /// Somebody waits for a connection: leave IDLE.
     ExitIdle,
     /// Nobody has made a call for long: close every connection and forget the endpoints. The next call or
@@ -190,6 +196,7 @@ impl Balancer {
             stage: Stage::Dormant,
             is_resolved: false,
             re_resolve: false,
+            switched_to: None,
             connectivity,
         })
     }
@@ -200,7 +207,8 @@ impl Balancer {
     ///
     /// As for [`new`](Self::new); the earlier config then stays in force (gRFC A21).
     pub fn configure(&mut self, now: Time, config: &LbConfig) -> Result<(), ConfigError> {
-        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        let mut ctx =
+            Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve, self.switched_to);
         self.policy.configure(config, &self.policies, &mut ctx).map_err(|error| error.under(CONFIG_PATH))?;
         self.config = config.clone();
         self.spread_changes(now);
@@ -267,6 +275,10 @@ impl Balancer {
             Input::Stalled(connection, why) => self.subchannels.stalled(now, connection, Some(why)),
             Input::Recovered(connection) => self.subchannels.stalled(now, connection, None),
             Input::Saturated(id) => self.subchannels.saturated(now, id),
+            Input::SwitchTo(group) => {
+                self.switched_to = group;
+                self.tell(now, Event::Switched);
+            }
             Input::ExitIdle => self.tell(now, Event::ExitIdle),
             Input::GoIdle => self.go_idle(now),
         }
@@ -345,7 +357,8 @@ impl Balancer {
 
     /// Closes everything.
     pub fn shutdown(&mut self, now: Time) {
-        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        let mut ctx =
+            Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve, self.switched_to);
         self.policy.shutdown(&mut ctx);
     }
 
@@ -353,7 +366,8 @@ impl Balancer {
     fn go_idle(&mut self, now: Time) {
         // What was built once can be built again; if a policy of somebody's own cannot, it stays.
         let Ok(fresh) = Child::new(&self.config, &self.policies) else { return };
-        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        let mut ctx =
+            Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve, self.switched_to);
         self.policy.shutdown(&mut ctx);
         self.policy = fresh;
         if self.stage == Stage::Awake {
@@ -366,7 +380,8 @@ impl Balancer {
         match self.stage {
             Stage::Dormant => None,
             Stage::Awake => {
-                let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+                let mut ctx =
+                    Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve, self.switched_to);
                 self.policy.poll_update(&mut ctx)
             }
             Stage::FallingAsleep => {
@@ -384,7 +399,8 @@ impl Balancer {
     }
 
     fn tell(&mut self, now: Time, event: Event<'_>) {
-        let mut ctx = Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve);
+        let mut ctx =
+            Context::new(now, &mut self.entropy, &mut self.subchannels, &mut self.re_resolve, self.switched_to);
         self.policy.handle(event, &mut ctx);
     }
 

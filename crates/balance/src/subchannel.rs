@@ -655,6 +655,10 @@ impl Subchannels {
         self.get(id).map(|subchannel| (subchannel.service(), subchannel.since))
     }
 
+    pub(crate) fn untrusted(&self, id: SubchannelId) -> Option<(Connectivity, bool)> {
+        self.get(id).map(|subchannel| (subchannel.untrusted(), subchannel.is_stalled()))
+    }
+
     pub(crate) fn load(&self, id: SubchannelId) -> Option<Arc<Load>> {
         self.get(id).map(|subchannel| Arc::clone(&subchannel.load))
     }

@@ -310,7 +310,7 @@ impl<L: Layout> Policy for Hashing<L> {
             Event::Subchannel(id) => self.subchannel_changed(id, ctx),
             Event::Timeout => self.timeout(ctx),
             Event::ExitIdle => self.exit_idle(ctx),
-            Event::Load(..) => return,
+            Event::Load(..) | Event::Switched => return,
         }
         self.changed |= matches!(event, Event::Resolved(_) | Event::ResolutionFailed(_));
         self.keep_trying(ctx);

@@ -25,13 +25,13 @@ impl Shares {
         Self { by_child: shares.into_iter().map(|(name, share)| (name, share.into())).collect(), strays }
     }
 
-    /// A level for each rank that is there (`Endpoint::priority`), in ascending order of their numbers.
-    pub(super) fn by_rank(endpoints: &[Endpoint]) -> Vec<(Arc<str>, Arc<[Endpoint]>)> {
+    /// The endpoints of each rank that is there (`Endpoint::priority`).
+    pub(super) fn by_rank(endpoints: &[Endpoint]) -> BTreeMap<u32, Arc<[Endpoint]>> {
         let mut ranks: BTreeMap<u32, Vec<Endpoint>> = BTreeMap::new();
         for endpoint in endpoints {
             ranks.entry(endpoint.priority).or_default().push(endpoint.clone());
         }
-        ranks.into_iter().map(|(rank, share)| (rank.to_string().into(), share.into())).collect()
+        ranks.into_iter().map(|(rank, share)| (rank, share.into())).collect()
     }
 
     /// What an operator is told of endpoints that get no calls, if there are any.
@@ -68,7 +68,7 @@ mod tests {
     fn ranks_are_in_the_order_of_their_numbers() {
         let endpoints = [endpoint(1).with_priority(10), endpoint(2).with_priority(9), endpoint(3).with_priority(10)];
         let ranks = Shares::by_rank(&endpoints);
-        let names: Vec<_> = ranks.iter().map(|(name, share)| (&**name, share.len())).collect();
-        assert_eq!(names, [("9", 1), ("10", 2)]);
+        let sizes: Vec<_> = ranks.iter().map(|(&rank, share)| (rank, share.len())).collect();
+        assert_eq!(sizes, [(9, 1), (10, 2)]);
     }
 }

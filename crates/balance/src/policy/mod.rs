@@ -97,6 +97,8 @@ pub enum Event<'a> {
     Subchannel(SubchannelId),
     /// A subchannel's server has reported its load, out of band: see [`Context::watch_load`].
     Load(SubchannelId, &'a LoadReport),
+    /// An operator has switched to another group of endpoints by hand; [`Context::switched_to`] has it.
+    Switched,
     /// Somebody wants to make a call: leave IDLE, or connect what the policy's own picker has asked for.
     ExitIdle,
     /// The moment of [`Policy::next_timeout`] has come.
@@ -118,6 +120,7 @@ pub struct Context<'a> {
     entropy: &'a mut Entropy,
     subchannels: &'a mut Subchannels,
     re_resolve: &'a mut bool,
+    switched_to: Option<u32>,
 }
 
 impl<'a> Context<'a> {
@@ -126,8 +129,9 @@ impl<'a> Context<'a> {
         entropy: &'a mut Entropy,
         subchannels: &'a mut Subchannels,
         re_resolve: &'a mut bool,
+        switched_to: Option<u32>,
     ) -> Self {
-        Self { now, entropy, subchannels, re_resolve }
+        Self { now, entropy, subchannels, re_resolve, switched_to }
     }
 
     /// The present moment.
@@ -171,6 +175,12 @@ impl<'a> Context<'a> {
     /// [`SubchannelState::service`] and [`SubchannelState::since`], without the rest.
     fn service(&self, id: SubchannelId) -> Option<(Connectivity, Time)> {
         self.subchannels.service(id)
+    }
+
+    /// What a subchannel's state would be if no policy trusted its address, and whether it is up and has fallen silent:
+    /// [`SubchannelState`] without the rest, which costs less to ask for.
+    fn untrusted(&self, id: SubchannelId) -> Option<(Connectivity, bool)> {
+        self.subchannels.untrusted(id)
     }
 
     /// The counters of a subchannel that the policy holds; fresh ones for one that nobody holds.
@@ -224,6 +234,12 @@ impl<'a> Context<'a> {
     /// Adds to the channel's metrics.
     pub fn measure(&mut self, measurement: Measurement) {
         self.subchannels.measure(measurement);
+    }
+
+    /// The group of endpoints, by its rank ([`Endpoint::priority`]), that an operator has sent all calls to; `None`
+    /// where that is left to the policies.
+    pub fn switched_to(&self) -> Option<u32> {
+        self.switched_to
     }
 
     /// Asks for the name to be resolved again: the endpoints look stale.

@@ -214,7 +214,7 @@ impl<C: Choose> Policy for Petiole<C> {
             Event::Subchannel(id) => return self.subchannel_changed(id, ctx),
             Event::Load(id, report) => return self.reported(id, report, ctx.now()),
             Event::Timeout => return self.timeout(ctx),
-            Event::ExitIdle => return,
+            Event::ExitIdle | Event::Switched => return,
         }
         self.changed = true;
     }

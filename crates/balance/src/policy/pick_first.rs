@@ -73,7 +73,7 @@ impl Policy for PickFirstPolicy {
             Event::Subchannel(id) => self.leaf.subchannel_changed(id, ctx),
             Event::ExitIdle => self.leaf.exit_idle(ctx),
             Event::Timeout => self.leaf.handle_timeout(ctx),
-            Event::Load(..) => {}
+            Event::Load(..) | Event::Switched => {}
         }
     }
 

@@ -187,7 +187,7 @@ impl PriorityPolicy {
     fn shares(&mut self, endpoints: &[Endpoint], ctx: &mut Context<'_>) -> Vec<(Arc<str>, Resolution)> {
         if self.config.child_policy.is_some() {
             let ranks = Shares::by_rank(endpoints).into_iter();
-            return ranks.map(|(name, share)| (name, Resolution::Endpoints(share))).collect();
+            return ranks.map(|(rank, share)| (rank.to_string().into(), Resolution::Endpoints(share))).collect();
         }
         let mut shares = Shares::by_path(endpoints, self.config.priorities.iter().map(String::as_str));
         self.warning = shares.warning();

@@ -163,7 +163,7 @@ impl Subchannel {
             connection: self.raw(),
             service: self.service(),
             untrusted: self.untrusted(),
-            stalled: matches!(&self.state, State::Ready(ready) if ready.stalled.is_some()),
+            stalled: self.is_stalled(),
             since: self.since,
             reason: self.reason(),
         }
@@ -178,6 +178,10 @@ impl Subchannel {
             }
             _ => self.reason.clone(),
         }
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        matches!(&self.state, State::Ready(ready) if ready.stalled.is_some())
     }
 
     pub(super) fn raw(&self) -> Connectivity {
