@@ -5,6 +5,7 @@
 
 mod child;
 mod explanation;
+mod failover;
 mod hashing;
 mod hierarchy;
 mod least_request;
@@ -38,6 +39,7 @@ use crate::{
 
 pub use child::Child;
 pub use explanation::Explanation;
+pub use failover::{Failover, FailoverConfig, FailoverPolicy, Standby, WhenAllOut};
 pub use least_request::{LeastRequest, LeastRequestConfig};
 pub use maglev::{Maglev, MaglevConfig};
 pub use outlier_detection::{

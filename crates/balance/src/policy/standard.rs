@@ -1,5 +1,5 @@
 use super::{
-    LeastRequest, Maglev, OutlierDetection, PanicThreshold, PeakEwma, PickFirst, Policies, Priority, Random,
+    Failover, LeastRequest, Maglev, OutlierDetection, PanicThreshold, PeakEwma, PickFirst, Policies, Priority, Random,
     RandomSubsetting, RingHash, RoundRobin, WeightedRoundRobin, WeightedTarget, ZoneAware,
 };
 
@@ -16,6 +16,7 @@ impl Policies {
             .with(OutlierDetection)
             .with(PanicThreshold)
             .with(Priority)
+            .with(Failover)
             .with(WeightedTarget)
             .with(RandomSubsetting)
             .with(ZoneAware)

@@ -21,6 +21,7 @@ enum Step {
     Health(usize, HealthSignal),
     Stalled(usize),
     Recovered(usize),
+    SwitchTo(Option<u32>),
     ExitIdle,
     GoIdle,
     Wait(u64),
@@ -52,10 +53,13 @@ const RING_HASH: [&str; 2] = [
 ];
 const PICK_FIRST: [&str; 2] = [r#"[{"pick_first":{}}]"#, r#"[{"pick_first":{"shuffleAddressList":true}}]"#];
 /// Not READY while a better level is awaited.
-const LEVELS: [&str; 3] = [
+const LEVELS: [&str; 6] = [
     r#"[{"priority":{"childPolicy":[{"round_robin":{}}]}}]"#,
     r#"[{"priority":{"failoverTimeout":"1s","childPolicy":[{"pick_first":{}}]}}]"#,
     r#"[{"priority":{"childPolicy":[{"zone_aware":{"zone":"0","childPolicy":[{"least_request":{}}]}}]}}]"#,
+    r#"[{"failover":{}}]"#,
+    r#"[{"failover":{"childPolicy":[{"round_robin":{}}],"failbackRamp":"0s","whenAllOut":"failFast","panicThreshold":0}}]"#,
+    r#"[{"failover":{"childPolicy":[{"pick_first":{}}],"standby":"cold","failbackDelay":"1s","whenAllOut":"wait"}}]"#,
 ];
 
 fn petiole() -> impl Strategy<Value = LbConfig> {
@@ -86,6 +90,7 @@ fn step(config: impl Strategy<Value = LbConfig> + 'static) -> impl Strategy<Valu
         1 => connection().prop_map(Step::Stalled),
         1 => connection().prop_map(Step::Recovered),
         2 => Just(Step::ExitIdle),
+        1 => prop::option::of(0..3_u32).prop_map(Step::SwitchTo),
         1 => Just(Step::GoIdle),
         3 => (0..40_000_u64).prop_map(Step::Wait),
         1 => (0..400_000_u64).prop_map(Step::Oversleep),
@@ -117,6 +122,7 @@ impl Fuzz {
             Step::Health(back, signal) => self.with(back, |driver, id| driver.input(Input::Health(id, signal))),
             Step::Stalled(back) => self.with(back, |driver, id| driver.input(Input::Stalled(id, "silent".into()))),
             Step::Recovered(back) => self.with(back, |driver, id| driver.input(Input::Recovered(id))),
+            Step::SwitchTo(group) => self.driver.input(Input::SwitchTo(group)),
             Step::ExitIdle => self.driver.input(Input::ExitIdle),
             Step::GoIdle => {
                 self.listed.clear();
@@ -197,7 +203,7 @@ impl Fuzz {
         self.driver.let_all_connect();
         for report in self.driver.balancer.subchannels() {
             // Nobody has asked for it since it was lost, or it is in reserve.
-            let may_rest = ["ring_hash", "priority_experimental"].contains(&self.driver.balancer.policy());
+            let may_rest = ["ring_hash", "priority_experimental", "failover"].contains(&self.driver.balancer.policy());
             let rests = report.state.connection == Connectivity::Idle && may_rest;
             assert!(rests || report.state.connection == Connectivity::Ready, "{report:?}");
         }

@@ -7,6 +7,7 @@ mod config;
 mod connection_scaling;
 mod connections;
 mod driver;
+mod failover;
 mod fuzz;
 mod graceful_switch;
 mod health;
