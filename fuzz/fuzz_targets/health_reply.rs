@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use evenkeel_health::client::ReplyDecoder;
+use evenkeel_checker::codec::ReplyDecoder;
 use libfuzzer_sys::fuzz_target;
 
 fn decode(data: &[u8], step: usize) -> (Vec<i32>, bool) {

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use evenkeel_balance::{Code, ConnectionId, HealthSignal, Input, Status};
-use evenkeel_health::{
-    ServingStatus,
-    client::{ReplyDecoder, WATCH_PATH, watch_request},
-};
+use evenkeel_balance::{Code, ConnectionId, HealthSignal, Input, Statement, Status};
+use evenkeel_checker::codec::{self, ReplyDecoder, WATCH_PATH};
 use tokio::sync::mpsc::WeakUnboundedSender;
 
 use evenkeel_transport::{Connection, ServerStream};
@@ -41,7 +38,7 @@ async fn watch(
         tracing::warn!(target: "evenkeel::channel", endpoint = %peer, "not health-checked: it allows one stream at a time, and calls need that");
         return Ok(Status::new(Code::Unimplemented, "the server allows one stream at a time"));
     }
-    let mut stream = ServerStream::open(connection, origin, WATCH_PATH, watch_request(service)).await?;
+    let mut stream = ServerStream::open(connection, origin, WATCH_PATH, codec::request(service)).await?;
     let mut decoder = ReplyDecoder::default();
     while let Some(data) = stream.data().await {
         let mut data = data?;
@@ -53,10 +50,10 @@ async fn watch(
     Ok(stream.status().await)
 }
 
-fn signal(status: ServingStatus) -> HealthSignal {
-    match status {
-        ServingStatus::Serving => HealthSignal::Serving,
-        ServingStatus::ServiceUnknown => HealthSignal::ServiceUnknown,
-        ServingStatus::NotServing | ServingStatus::Unknown => HealthSignal::NotServing,
+fn signal(statement: Statement) -> HealthSignal {
+    match statement {
+        Statement::Serving => HealthSignal::Serving,
+        Statement::ServiceUnknown => HealthSignal::ServiceUnknown,
+        Statement::NotServing => HealthSignal::NotServing,
     }
 }

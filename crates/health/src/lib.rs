@@ -56,7 +56,6 @@
 //! [`FILE_DESCRIPTOR_SET`] describes the service to `tonic-reflection`, by its `register_encoded_file_descriptor_set`.
 
 mod caller;
-pub mod client;
 mod drain;
 #[cfg(test)]
 mod model;

@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-use super::{Identity, Pem, Tls, TlsError};
+use super::{Identity, Pem, Protocol, Tls, TlsError};
 
 /// No bundle of certificates is as large; more of a file is not read.
 const MAX_FILE: u64 = 8 << 20;
@@ -28,8 +28,8 @@ impl Material {
         Ok(Self { ca, identity: tls.identity.as_ref().map(pair).transpose()? })
     }
 
-    /// The configuration of a client that speaks HTTP/2.
-    pub(super) fn config(&self, tls: &Tls) -> Result<ClientConfig, TlsError> {
+    /// The configuration of a client that offers `protocol` by ALPN.
+    pub(super) fn config(&self, tls: &Tls, protocol: Protocol) -> Result<ClientConfig, TlsError> {
         let roots = match (&self.ca, &tls.ca) {
             (Some(pem), Some(source)) => own_roots(pem, &source.origin("the CA"))?,
             _ => system_roots()?,
@@ -49,7 +49,7 @@ impl Material {
             }
             _ => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = protocol.name().map(<[u8]>::to_vec).into_iter().collect();
         Ok(config)
     }
 }

@@ -91,6 +91,27 @@ impl Tls {
     }
 }
 
+/// What is spoken inside of TLS, agreed by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/2, as gRPC requires: the server must choose it.
+    Http2,
+    /// HTTP/1.1: the server may leave it unsaid.
+    Http1,
+    /// Nothing is agreed.
+    Unnamed,
+}
+
+impl Protocol {
+    fn name(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Http2 => Some(b"h2"),
+            Self::Http1 => Some(b"http/1.1"),
+            Self::Unnamed => None,
+        }
+    }
+}
+
 /// Why a channel cannot speak TLS as described.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -9,13 +9,15 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, pki_types::Server
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Tls, TlsError, material::Material};
+use super::{Protocol, Tls, TlsError, material::Material};
 
 /// A channel's TLS, ready for handshakes.
 pub struct Secure {
     tls: Tls,
+    protocol: Protocol,
     name: ServerName<'static>,
-    loaded: Mutex<Loaded>,
+    /// Shared by all that differ in the name alone.
+    loaded: Arc<Mutex<Loaded>>,
 }
 
 struct Loaded {
@@ -28,12 +30,21 @@ struct Loaded {
 impl Secure {
     /// Reads the files for the first time: what is wrong with them shows when the channel is built.
     pub fn new(tls: Tls, authority_host: &str) -> Result<Self, TlsError> {
-        let host = tls.server_name.clone().unwrap_or_else(|| authority_host.to_owned());
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(bare).map_err(|_| TlsError::ServerName(host))?;
+        Self::speaking(Protocol::Http2, tls, authority_host)
+    }
+
+    /// As [`new`](Self::new), with another protocol inside.
+    pub fn speaking(protocol: Protocol, tls: Tls, authority_host: &str) -> Result<Self, TlsError> {
+        let name = expected_name(&tls, authority_host)?;
         let material = Material::read(&tls)?;
-        let config = Arc::new(material.config(&tls)?);
-        Ok(Self { tls, name, loaded: Mutex::new(Loaded { material, config }) })
+        let config = Arc::new(material.config(&tls, protocol)?);
+        Ok(Self { tls, protocol, name, loaded: Arc::new(Mutex::new(Loaded { material, config })) })
+    }
+
+    /// The same for another host, with what has been read so far: thousands of hosts cost one set of roots.
+    pub fn for_host(&self, authority_host: &str) -> Result<Self, TlsError> {
+        let name = expected_name(&self.tls, authority_host)?;
+        Ok(Self { tls: self.tls.clone(), protocol: self.protocol, name, loaded: Arc::clone(&self.loaded) })
     }
 
     /// Shakes hands over `stream`.
@@ -47,9 +58,9 @@ impl Secure {
     {
         let connector = TlsConnector::from(self.config().await);
         let stream = connector.connect(self.name.clone(), stream).await.map_err(|error| self.explain(&error))?;
-        match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Ok(stream),
-            other => Err(no_h2(other)),
+        match (self.protocol, stream.get_ref().1.alpn_protocol()) {
+            (Protocol::Http2, Some(b"h2")) | (Protocol::Http1 | Protocol::Unnamed, _) => Ok(stream),
+            (Protocol::Http2, other) => Err(no_h2(other)),
         }
     }
 
@@ -66,7 +77,7 @@ impl Secure {
         let renewed = match read {
             Ok(material) if material == loaded.material => return Arc::clone(&loaded.config),
             Ok(material) => {
-                let config = material.config(&self.tls);
+                let config = material.config(&self.tls, self.protocol);
                 loaded.material = material;
                 config
             }
@@ -98,6 +109,13 @@ impl Secure {
             None => format!("TLS: {error}"),
         }
     }
+}
+
+/// Whom certificates must be for.
+fn expected_name(tls: &Tls, authority_host: &str) -> Result<ServerName<'static>, TlsError> {
+    let host = tls.server_name.clone().unwrap_or_else(|| authority_host.to_owned());
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    ServerName::try_from(bare).map_err(|_| TlsError::ServerName(host))
 }
 
 impl fmt::Debug for Secure {

@@ -1,12 +1,11 @@
-//! The client's half of grpc.health.v1 as plain bytes, for a channel that speaks HTTP/2 itself.
+//! The client's half of grpc.health.v1 as plain bytes, for who speaks HTTP/2 itself.
 //!
-//! No IO: the caller opens the stream, sends [`watch_request`] and gives what arrives to a [`ReplyDecoder`].
+//! No IO: the caller opens the stream, sends [`request`] and gives what arrives to a [`ReplyDecoder`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use evenkeel_proto::health::{HealthCheckRequest, HealthCheckResponse};
+use evenkeel_balance::Statement;
+use evenkeel_proto::health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 use prost::Message;
-
-use crate::ServingStatus;
 
 /// The `:path` of `Check`.
 pub const CHECK_PATH: &str = "/grpc.health.v1.Health/Check";
@@ -18,11 +17,11 @@ pub const WATCH_PATH: &str = "/grpc.health.v1.Health/Watch";
 /// fields that a later version may add.
 pub const MAX_REPLY: usize = 1024;
 
-/// The one message of a `Watch` (and, being the same, of a `Check`), in gRPC's framing.
+/// The one message of a `Check` or a `Watch`, in gRPC's framing.
 ///
 /// # Panics
 /// When the name has 4 GiB, which gRPC cannot send.
-pub fn watch_request(service: &str) -> Bytes {
+pub fn request(service: &str) -> Bytes {
     let request = HealthCheckRequest { service: service.to_owned() };
     let length = u32::try_from(request.encoded_len()).expect("a service's name has less than 4 GiB");
     let mut framed = BytesMut::with_capacity(PREFIX + request.encoded_len());
@@ -41,12 +40,13 @@ const PREFIX: usize = 5;
 ///
 /// ```
 /// # use bytes::Bytes;
-/// # use evenkeel_health::{ServingStatus, client::{DecodeError, ReplyDecoder}};
+/// # use evenkeel_balance::Statement;
+/// # use evenkeel_checker::codec::{DecodeError, ReplyDecoder};
 /// # fn main() -> Result<(), DecodeError> {
 /// let mut decoder = ReplyDecoder::default();
 /// for mut chunk in [Bytes::from_static(&[0, 0, 0, 0]), Bytes::from_static(&[2, 8, 1])] {
 ///     while let Some(status) = decoder.decode(&mut chunk)? {
-///         assert_eq!(status, ServingStatus::Serving);
+///         assert_eq!(status, Statement::Serving);
 ///     }
 /// }
 /// decoder.finish()
@@ -78,11 +78,11 @@ pub enum DecodeError {
 impl ReplyDecoder {
     /// The next status in `chunk`, which is advanced past it; `None` when all of `chunk` is taken.
     ///
-    /// A status that the protocol does not define is [`ServingStatus::Unknown`].
+    /// UNKNOWN, and a status that the protocol does not define, are [`Statement::NotServing`]: only SERVING serves.
     ///
     /// # Errors
     /// Any but [`DecodeError::Truncated`]; every later call fails the same.
-    pub fn decode(&mut self, chunk: &mut Bytes) -> Result<Option<ServingStatus>, DecodeError> {
+    pub fn decode(&mut self, chunk: &mut Bytes) -> Result<Option<Statement>, DecodeError> {
         if !self.take_until(PREFIX, chunk) {
             return Ok(None);
         }
@@ -92,7 +92,7 @@ impl ReplyDecoder {
         }
         let reply = HealthCheckResponse::decode(&self.partial[PREFIX..]).map_err(DecodeError::Malformed)?;
         self.partial.clear();
-        Ok(Some(ServingStatus::from_number(reply.status)))
+        Ok(Some(statement(reply.status)))
     }
 
     /// To be called at the end of the body.
@@ -123,12 +123,20 @@ impl ReplyDecoder {
     }
 }
 
+fn statement(number: i32) -> Statement {
+    match ServingStatus::try_from(number) {
+        Ok(ServingStatus::Serving) => Statement::Serving,
+        Ok(ServingStatus::ServiceUnknown) => Statement::ServiceUnknown,
+        Ok(ServingStatus::NotServing | ServingStatus::Unknown) | Err(_) => Statement::NotServing,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ServingStatus::{NotServing, ServiceUnknown, Serving, Unknown};
+    use Statement::{NotServing, ServiceUnknown, Serving};
 
-    fn decode_all(chunks: &[&[u8]]) -> Result<Vec<ServingStatus>, DecodeError> {
+    fn decode_all(chunks: &[&[u8]]) -> Result<Vec<Statement>, DecodeError> {
         let mut decoder = ReplyDecoder::default();
         let mut statuses = Vec::new();
         for chunk in chunks {
@@ -150,7 +158,7 @@ mod tests {
         0, 0, 0, 0, 2, 8, 9, //
         0, 0, 0, 0, 4, 8, 1, 16, 5,
     ];
-    const STATUSES: [ServingStatus; 6] = [Serving, Unknown, NotServing, ServiceUnknown, Unknown, Serving];
+    const STATUSES: [Statement; 6] = [Serving, NotServing, NotServing, ServiceUnknown, NotServing, Serving];
 
     #[test]
     fn replies_are_found_however_the_body_is_cut() {
@@ -186,7 +194,7 @@ mod tests {
         // The longest that is taken: one unknown field of 1021 bytes.
         let mut longest = vec![0, 0, 0, 4, 0, 0x12, 0xFD, 0x07];
         longest.resize(PREFIX + MAX_REPLY, 0);
-        assert_eq!(decode_all(&[&longest]).unwrap(), [Unknown]);
+        assert_eq!(decode_all(&[&longest]).unwrap(), [NotServing]);
     }
 
     #[test]
@@ -197,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_request_is_a_prefix_and_the_name() {
-        assert_eq!(watch_request("")[..], [0, 0, 0, 0, 0]);
-        assert_eq!(watch_request("a.B")[..], [0, 0, 0, 0, 5, 10, 3, b'a', b'.', b'B']);
+        assert_eq!(request("")[..], [0, 0, 0, 0, 0]);
+        assert_eq!(request("a.B")[..], [0, 0, 0, 0, 5, 10, 3, b'a', b'.', b'B']);
     }
 }
