@@ -11,6 +11,8 @@ use evenkeel_supervisor::process::{
 
 /// The first argument by which the program is one case's supervisor.
 const CASE: &str = "--case";
+/// The first argument by which the program says its second one to its supervisor.
+const TELL: &str = "--tell";
 /// How long a case may take; far more than any needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
     match args.next() {
         Some(first) if first == launcher::ARGUMENT => launcher::run(args),
         Some(first) if first == CASE => run_case(&args.next().unwrap_or_default().to_string_lossy()),
+        Some(first) if first == TELL => tell(&args.next().unwrap_or_default().to_string_lossy()),
         filter => run_all(filter.map(|filter| filter.to_string_lossy().into_owned())),
     }
 }
@@ -386,7 +389,9 @@ async fn strays_that_hid_are_ended_at_the_end() {
 async fn a_fork_race_is_won() {
     let processes = forwarding();
     // Each process of it goes into a session of its own, starts the next one, and ends.
-    let script = "trap '' TERM; export NEXT='trap \"\" TERM; setsid sh -c \"$NEXT\" & sleep 0.02'; sh -c \"$NEXT\"";
+    // If it is lost, the line ends by itself after a thousand.
+    let script = "trap '' TERM; export N=1000 NEXT='N=$((N-1)); [ $N -gt 0 ] || exit; setsid sh -c \"$NEXT\" & sleep 0.02'; \
+                  sh -c \"$NEXT\"";
     let child = processes.start(&sh(script)).await.unwrap();
     child.exited().await;
     let stopped = child.stop(Signal::TERM, SHORT).await.unwrap();
@@ -421,9 +426,8 @@ async fn a_signal_can_be_for_the_program_alone() {
 async fn children_die_with_their_supervisor() {
     let processes = forwarding();
     // The supervisor is this program with another case, which we are not the reaper of.
-    let ourselves = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
     let args = vec![CASE.to_owned(), "starts_and_waits".to_owned()];
-    let inner = Command { args, ..Command::new("case/0", ourselves) };
+    let inner = Command { args, ..Command::new("case/0", ourselves()) };
     let inner = processes.start(&inner).await.unwrap();
     until(|| inner.last_lines().iter().any(|line| line.line.starts_with("case/0 | pid "))).await;
     let child = pids(&inner, "case/0 | pid")[0];
@@ -564,12 +568,20 @@ impl std::io::Write for Discarding {
     }
 }
 
-/// A shell script's way to speak `sd_notify`: `tell READY=1`.
-const TELL: &str = "tell() { python3 -c 'import os, socket, sys; \
-    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), os.environ[\"NOTIFY_SOCKET\"])' \"$1\"; }";
+fn ourselves() -> String {
+    std::env::current_exe().unwrap().to_str().unwrap().to_owned()
+}
 
+/// A script that can speak `sd_notify`, by `tell READY=1`.
 fn notifying(script: &str, watchdog: Option<Duration>) -> Command {
-    Command { notify: Some(Notify { watchdog }), ..sh(&format!("{TELL}; {script}")) }
+    let script = format!("tell() {{ {} {TELL} \"$1\"; }}; {script}", ourselves());
+    Command { notify: Some(Notify { watchdog }), ..sh(&script) }
+}
+
+fn tell(message: &str) -> ExitCode {
+    let socket = std::env::var_os("NOTIFY_SOCKET").expect("we are told where");
+    let sent = std::os::unix::net::UnixDatagram::unbound().unwrap().send_to(message.as_bytes(), socket);
+    if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn a_program_tells_us_how_it_is() {
@@ -637,9 +649,8 @@ async fn as_process_one_orphans_are_reaped() {
         return;
     }
     let processes = forwarding();
-    let ourselves = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
     for case in ["orphans_are_reaped", "what_left_the_group_is_found_and_ended", "a_stop_kills_what_ignores_it"] {
-        let args = ["--pid", "--fork", "--mount-proc", &ourselves, CASE, case].map(str::to_owned).to_vec();
+        let args = ["--pid", "--fork", "--mount-proc", &ourselves(), CASE, case].map(str::to_owned).to_vec();
         let child = processes.start(&Command { args, ..Command::new("case/0", "unshare") }).await.unwrap();
         let exit = child.exited().await;
         child.drained().await;

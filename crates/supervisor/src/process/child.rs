@@ -212,8 +212,12 @@ impl Child {
         loop {
             exit.mark_unchanged();
             orphans.mark_unchanged();
-            if self.remains().await?.is_empty() && self.exit().is_some() {
-                return Ok(true);
+            let (is_dead, orphans_before) = (self.exit().is_some(), self.reaper.orphans_now().await?);
+            if self.remains().await?.is_empty() && is_dead {
+                // Only a picture in which nothing moved shows that nothing is there.
+                if self.reaper.orphans_now().await? == orphans_before {
+                    return Ok(true);
+                }
             } else if Instant::now() >= deadline {
                 return Ok(false);
             }

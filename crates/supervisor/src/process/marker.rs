@@ -1,11 +1,15 @@
 //! The mark by which the processes of a replica are known, wherever they have gone.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use super::procfs::Stat;
 
 /// The environment variable that carries a [`Marker`] into every process of a replica.
 pub const MARKER_VARIABLE: &str = "EVENKEEL_REPLICA";
+
+/// A process that becomes another program has no environment for a moment. So often it is looked whether it has none.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// Whose process it is: `<replica>@<supervisor's pid>-<its start time>`, such as `greeter/0@4711-88123`. The start time
 /// (in clock ticks since the machine's boot) tells this supervisor from an earlier one that had the same pid.
@@ -18,17 +22,23 @@ impl Marker {
     }
 
     /// Whether this process, or what it inherited its environment from, was started with this mark. `false` where the
-    /// process is gone.
+    /// process is gone. May block for some milliseconds.
     ///
     /// # Errors
     /// Where the environment may not be read: it is another user's process, or one that hides it.
     pub(super) fn is_on(&self, pid: i32) -> io::Result<bool> {
-        let environment = match std::fs::read(format!("/proc/{pid}/environ")) {
-            Ok(environment) => environment,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        Ok(environment.split(|byte| *byte == 0).any(|entry| self.is_entry(entry)))
+        for _ in 0..LOOKS {
+            let environment = match std::fs::read(format!("/proc/{pid}/environ")) {
+                Ok(environment) => environment,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            if !environment.is_empty() {
+                return Ok(environment.split(|byte| *byte == 0).any(|entry| self.is_entry(entry)));
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        Ok(false)
     }
 
     fn is_entry(&self, entry: &[u8]) -> bool {

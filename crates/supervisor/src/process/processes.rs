@@ -147,8 +147,10 @@ impl Processes {
         let (mut orphans, mut killed) = (self.reaper.orphans(), Vec::new());
         loop {
             orphans.mark_unchanged();
+            let before = self.reaper.orphans_now().await?;
             let strays = self.strays().await?;
-            if strays.is_empty() || Instant::now() >= deadline {
+            let is_still = strays.is_empty() && self.reaper.orphans_now().await? == before;
+            if is_still || Instant::now() >= deadline {
                 return Ok(killed);
             }
             for stray in strays {

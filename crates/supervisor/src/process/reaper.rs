@@ -39,6 +39,8 @@ enum Request {
     Running(oneshot::Sender<io::Result<Vec<i32>>>),
     /// A child may have ended.
     Reap,
+    /// How many orphans have been reaped, with all that there are now?
+    Orphans(oneshot::Sender<io::Result<u64>>),
 }
 
 /// Whom a signal is for.
@@ -162,6 +164,15 @@ impl Reaper {
         self.ask(Request::Running).await
     }
 
+    /// Takes every exit there is, and tells how many processes that nobody here had started were reaped so far.
+    ///
+    /// A picture of all processes is not of one moment: it misses one that was started meanwhile, if the one that
+    /// started it has ended meanwhile. But then that one, or an ancestor of it, was an orphan, so that this number is
+    /// another after the picture than before.
+    pub(super) async fn orphans_now(&self) -> io::Result<u64> {
+        self.ask(Request::Orphans).await
+    }
+
     /// How many processes that nobody here had started were reaped.
     pub(super) fn orphans(&self) -> watch::Receiver<u64> {
         self.0.orphans.clone()
@@ -194,6 +205,10 @@ impl Thread {
                 Request::Signal { pid, signal, to, reply } => drop(reply.send(self.signal(pid, signal, to))),
                 Request::Running(reply) => drop(reply.send(Ok(self.children.keys().copied().collect()))),
                 Request::Reap => self.reap(),
+                Request::Orphans(reply) => {
+                    self.reap();
+                    drop(reply.send(Ok(*self.orphans.borrow())));
+                }
             }
         }
     }
