@@ -226,10 +226,26 @@ impl Service {
         self.surge.unwrap_or(self.port == Some(0))
     }
 
-    /// Whether a running process of `self` would be started otherwise by `other`.
+    /// Whether `other` would start or check a process otherwise; what else differs needs no restart.
     pub fn starts_unlike(&self, other: &Self) -> bool {
-        let process = |service: &Self| Self { replicas: 1, standby: 0, after: Vec::new(), ..service.clone() };
-        process(self) != process(other)
+        let alike = Self {
+            replicas: other.replicas,
+            standby: other.standby,
+            after: other.after.clone(),
+            restart: other.restart,
+            start_timeout: other.start_timeout,
+            unhealthy_timeout: other.unhealthy_timeout,
+            drain_timeout: other.drain_timeout,
+            stop_timeout: other.stop_timeout,
+            healthy_after: other.healthy_after,
+            promote_after: other.promote_after,
+            max_unavailable: other.max_unavailable,
+            surge: other.surge,
+            backoff: other.backoff,
+            crash_loop: other.crash_loop,
+            ..self.clone()
+        };
+        alike != *other
     }
 }
 

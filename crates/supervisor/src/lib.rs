@@ -6,4 +6,10 @@ compile_error!(
      as its subreaper, which other systems do not have"
 );
 
+mod decide;
 pub mod process;
+
+pub use decide::{
+    Action, Input, Level, Note, Order, OrderError, Published, ReplicaName, ReplicaStatus, RunId, ServiceStatus,
+    Supervisor,
+};
