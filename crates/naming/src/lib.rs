@@ -29,12 +29,14 @@ mod interface;
 mod json;
 mod nearest;
 mod options;
+mod ranked;
 mod resolver;
 mod service_config;
 mod target;
 
 pub use error::{FailureKind, ResolveError};
 pub use options::Options;
+pub use ranked::Ranked;
 pub use resolver::{Outcome, Resolution, Resolver, Resolving, Updates, start};
 pub use service_config::ConfigClient;
 pub use target::{Target, TargetError, TargetProblem};

@@ -153,6 +153,11 @@ impl Resolving {
     /// A list that cannot change ends at once: its resolution stays valid. `None` before any resolution means that the
     /// resolver gave up or panicked.
     pub async fn next(&mut self) -> Option<Outcome> {
+        self.outcome().await
+    }
+
+    /// As [`next`](Self::next), for one reader at a time.
+    pub(crate) async fn outcome(&self) -> Option<Outcome> {
         loop {
             {
                 let mut mailbox = self.link.mailbox();

@@ -16,14 +16,19 @@ use crate::{
 };
 
 impl Resolution {
-    /// Reads the document of a `file:` target: an object with the list `endpoints` and, if wanted, a `serviceConfig`.
+    /// Reads the document of a `file:` target: an object with the list `endpoints` and, if wanted, standby groups and a
+    /// `serviceConfig`.
+    ///
+    /// `standby` is a list of lists of endpoints: the first takes over from `endpoints`, the second from that one, and so
+    /// on, under a policy that goes by ranks, `failover` or `priority`. It is the short way to write `priority`, so the two
+    /// exclude each other.
     ///
     /// | key of an endpoint | value | default |
     /// |---|---|---|
     /// | `address` | `10.0.0.1:50051`, `[fd00::1]:50051`, `unix:/run/a.sock` or `unix-abstract:a`; the port is 443 unless given | |
     /// | `addresses` | in place of `address`: all that reach this one instance, in the order in which to try them | |
     /// | `weight` | its share of the calls, from 1 on | 1 |
-    /// | `priority` | its rank, 0 being the first | 0 |
+    /// | `priority` | its rank: `failover` and `priority` use the lowest first, the others are standby groups | 0 |
     /// | `zone` | where it runs | not known |
     /// | `hashKey` | its place on the hash ring (gRFC A76) | its first address |
     /// | `path` | the children that it belongs to in a tree of policies, from the root down (A56) | none |
@@ -40,6 +45,13 @@ impl Resolution {
     /// }"#)?;
     /// assert_eq!(resolution.endpoints[1].to_string(), "10.0.0.2:50051|[fd00::2]:50051");
     ///
+    /// let grouped = Resolution::from_json(br#"{
+    ///     "endpoints": [{"address": "10.0.0.1:50051"}, {"address": "10.0.0.2:50051"}],
+    ///     "standby": [[{"address": "10.1.0.1:50051"}], [{"address": "10.2.0.1:50051"}]],
+    ///     "serviceConfig": {"loadBalancingConfig": [{"failover": {}}]}
+    /// }"#)?;
+    /// assert_eq!(grouped.endpoints.iter().map(|endpoint| endpoint.priority).collect::<Vec<_>>(), [0, 0, 1, 2]);
+    ///
     /// let error = Resolution::from_json(br#"{"endpoints": [{"adress": "10.0.0.1:50051"}]}"#).unwrap_err();
     /// assert_eq!(
     ///     error.message,
@@ -51,7 +63,7 @@ impl Resolution {
     /// # Errors
     /// [`FailureKind::Invalid`] with the path in the document, the line and the column: where it is no JSON, where a
     /// key is unknown, missing or written twice, where a value is not what the table says, where two endpoints have
-    /// the same addresses, and where an address is on a network interface that is not there. The service config is not
+    /// the same addresses, where `standby` and `priority` are mixed, and where an address is on a network interface that is not there. The service config is not
     /// looked into.
     pub fn from_json(json: &[u8]) -> Result<Self, ResolveError> {
         let invalid = |problem| ResolveError::new(FailureKind::Invalid, problem);
@@ -123,28 +135,54 @@ fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
 #[derive(Default)]
 struct Document {
     endpoints: Option<Endpoints>,
+    standby: Option<Vec<Endpoints>>,
     service_config: Option<Map<String, Value>>,
 }
 
 impl Object for Document {
-    const KEYS: &[&str] = &["endpoints", "serviceConfig"];
+    const KEYS: &[&str] = &["endpoints", "standby", "serviceConfig"];
     type Whole = Resolution;
 
     fn take<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "endpoints" => once(&mut self.endpoints, key, map),
+            "standby" => once(&mut self.standby, key, map),
             _ => once(&mut self.service_config, key, map),
         }
     }
 
     fn finish(self) -> Result<Resolution, &'static str> {
-        let Endpoints(endpoints) = self.endpoints.ok_or("key `endpoints` is missing")?;
-        let resolution = Resolution::new(endpoints);
+        let endpoints = self.endpoints.ok_or("key `endpoints` is missing")?;
+        let resolution = Resolution::new(match self.standby {
+            Some(standby) => ranked(endpoints, standby)?,
+            None => endpoints.0,
+        });
         Ok(match self.service_config {
             Some(config) => resolution.with_service_config(Value::Object(config).to_string()),
             None => resolution,
         })
     }
+}
+
+/// The endpoints of all groups, of which the first has rank 0.
+fn ranked(first: Endpoints, standby: Vec<Endpoints>) -> Result<Vec<Endpoint>, &'static str> {
+    let (mut endpoints, mut seen) = (Vec::new(), BTreeSet::new());
+    for (rank, Endpoints(group)) in (0..).zip(std::iter::once(first).chain(standby)) {
+        for endpoint in group {
+            if endpoint.priority != 0 {
+                return Err("key `standby` and the key `priority` of an endpoint exclude each other");
+            }
+            if !seen.insert(addresses(&endpoint)) {
+                return Err("an endpoint is in two groups of `endpoints` and `standby`");
+            }
+            endpoints.push(endpoint.with_priority(rank));
+        }
+    }
+    Ok(endpoints)
+}
+
+fn addresses(endpoint: &Endpoint) -> BTreeSet<Address> {
+    endpoint.addresses.iter().cloned().collect()
 }
 
 /// No two with the same addresses.
@@ -168,8 +206,7 @@ impl<'de> Visitor<'de> for EndpointList {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Endpoints, A::Error> {
         let (mut endpoints, mut seen) = (Vec::new(), BTreeSet::new());
         while let Some(Read(endpoint)) = list.next_element::<Read<Draft>>()? {
-            let addresses: BTreeSet<Address> = endpoint.addresses.iter().cloned().collect();
-            if !seen.insert(addresses) {
+            if !seen.insert(addresses(&endpoint)) {
                 return Err(A::Error::custom(format_args!("endpoint {endpoint} is written twice")));
             }
             endpoints.push(endpoint);
@@ -285,6 +322,19 @@ mod tests {
         assert_eq!(resolution.endpoints[1].to_string(), "unix:/run/a|unix-abstract:a|[fe80::1%4]:1");
         assert_eq!(resolution.service_config, Some(Ok(r#"{"a":[],"b":1.5}"#.to_owned())));
         assert_eq!(Resolution::from_json(br#"{"endpoints":[]}"#), Ok(Resolution::new(Vec::new())));
+    }
+
+    #[test]
+    fn standby_groups_are_ranks() {
+        let json = r#"{"standby": [[{"address": "10.1.0.1:1"}], [], [{"address": "10.3.0.1:1"}]], "endpoints": [{"address": "10.0.0.1:1"}]}"#;
+        let resolution = Resolution::from_json(json.as_bytes()).unwrap();
+        let ranks: Vec<_> = resolution.endpoints.iter().map(|it| (it.to_string(), it.priority)).collect();
+        assert_eq!(ranks, [("10.0.0.1:1".to_owned(), 0), ("10.1.0.1:1".to_owned(), 1), ("10.3.0.1:1".to_owned(), 3)]);
+        let mixed = json.replace("10.3.0.1:1\"", "10.3.0.1:1\", \"priority\": 2");
+        assert!(error(&mixed).contains("key `standby` and the key `priority` of an endpoint exclude each other"));
+        assert!(error(&json.replace("10.3", "10.0")).contains("an endpoint is in two groups"));
+        assert!(error(&json.replace("10.3.0.1:1", "x.example")).contains("at `standby[2][0].address`"));
+        assert!(error(&json.replace("\"endpoints\"", "\"standbys\"")).contains("did you mean `standby`?"));
     }
 
     #[test]
