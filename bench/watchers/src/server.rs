@@ -52,7 +52,11 @@ fn memory() -> Result<String> {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).context("the kernel tells it")?;
         Ok(line.trim_matches(|c: char| !c.is_ascii_digit()).parse::<f64>()? / 1024.0)
     };
-    Ok(format!("resident {:.1} MiB, at most {:.1} MiB", field("VmRSS")?, field("VmHWM")?))
+    let times = std::fs::read_to_string("/proc/self/stat")?;
+    let ticks = |at: usize| times.split(' ').nth(at).and_then(|ticks| ticks.parse::<u32>().ok());
+    let busy = ticks(13).zip(ticks(14)).map(|(user, system)| f64::from(user + system) / 100.0);
+    let busy = busy.context("the kernel tells it")?;
+    Ok(format!("resident {:.1} MiB, at most {:.1} MiB; {busy:.2} s on processors", field("VmRSS")?, field("VmHWM")?))
 }
 
 /// The server as the clients' process sees it; it ends with it.

@@ -46,11 +46,10 @@ where
         return;
     }
     let facts = Arc::new(Facts::new(Instant::now()));
-    let served = Served { service, id, peer: socket.peer() };
-    let wire = TokioIo::new(Wire::new(socket, settings.permitted_pings, facts.clone()));
-    let connection = protocol(&settings, Calls(facts.clone())).serve_connection(wire, served);
     let life = Lifetime::new(Instant::now(), times(&settings));
-    match pin!(drive(connection, Conduct { id, life, facts, timer: None }, shutdown)).await {
+    let conduct = Conduct { id, life, facts: facts.clone(), timer: None };
+    let served = Served { service, id, peer: socket.peer() };
+    match drive(protocol(socket, served, &settings, facts), conduct, shutdown).await {
         End::Cut(reason) => {
             metrics::cut_off(reason);
             tracing::debug!(connection = %id, %reason, "connection closed by the server");
@@ -60,7 +59,24 @@ where
     }
 }
 
-fn protocol(settings: &Settings, calls: Calls) -> http2::Builder<Calls> {
+type Http2<S> = http2::Connection<TokioIo<Wire<Socket>>, Served<S>, Calls>;
+
+/// HTTP/2 over the socket. It lives in a box, since the states of an async function keep a copy of what is moved
+/// through them, and there are as many of these as connections.
+fn protocol<S, B>(socket: Socket, served: Served<S>, settings: &Settings, facts: Arc<Facts>) -> Pin<Box<Http2<S>>>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let wire = Wire::new(socket, settings.permitted_pings, facts.clone());
+    Box::pin(builder(settings, Calls(facts)).serve_connection(TokioIo::new(wire), served))
+}
+
+fn builder(settings: &Settings, calls: Calls) -> http2::Builder<Calls> {
     let mut builder = http2::Builder::new(calls);
     builder
         .timer(TokioTimer::new())
@@ -100,7 +116,7 @@ trait Protocol: Future<Output = hyper::Result<()>> {
     fn goaway(self: Pin<&mut Self>);
 }
 
-impl<S, B> Protocol for http2::Connection<TokioIo<Wire<Socket>>, Served<S>, Calls>
+impl<S, B> Protocol for Http2<S>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -122,19 +138,16 @@ struct Conduct {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-async fn drive<C: Protocol>(connection: C, mut conduct: Conduct, mut shutdown: watch::Receiver<bool>) -> End {
-    let mut connection = pin!(connection);
-    let mut shutdown = pin!(async move {
-        // The server that is gone takes its connections along: no need to end here.
-        let _ = shutdown.wait_for(|down| *down).await;
-    });
+async fn drive<C: Protocol>(mut connection: Pin<Box<C>>, mut conduct: Conduct, mut down: watch::Receiver<bool>) -> End {
+    // An error, that there is no server any more, needs no heed: it has taken its connections along.
+    let mut down = pin!(down.wait_for(|down| *down));
     let mut told = false;
     poll_fn(move |cx| {
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(End::Itself(ended));
             }
-            told = told || shutdown.as_mut().poll(cx).is_ready();
+            told = told || down.as_mut().poll(cx).is_ready();
             match conduct.step(told) {
                 Step::Goaway(reason) => {
                     metrics::goaway(reason);
@@ -157,7 +170,10 @@ impl Conduct {
 
     /// Ready at that time.
     fn poll_timer(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = at else { return Poll::Pending };
+        let Some(at) = at else {
+            self.timer = None;
+            return Poll::Pending;
+        };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
