@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use evenkeel_balance::{Address, Endpoint};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -43,6 +43,12 @@ impl Ranked {
     /// Resolvers by rank, the best first.
     pub fn new(resolvers: impl IntoIterator<Item = Box<dyn Resolver>>) -> Self {
         Self { resolvers: resolvers.into_iter().collect() }
+    }
+}
+
+impl fmt::Debug for Ranked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranked").field("resolvers", &self.resolvers.len()).finish()
     }
 }
 

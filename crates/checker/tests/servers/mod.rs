@@ -48,8 +48,9 @@ impl Server {
             runtime.block_on(async move {
                 let listener = TcpListener::bind(address).await.unwrap();
                 started.send((listener.local_addr().unwrap(), Handle::current())).unwrap();
-                let incoming = TcpListenerStream::new(listener).inspect(move |_| {
+                let incoming = TcpListenerStream::new(listener).map(move |stream| {
                     counter.fetch_add(1, SeqCst);
+                    stream
                 });
                 let serving = tonic::transport::Server::builder().add_service(health).serve_with_incoming(incoming);
                 tokio::select! {
