@@ -1,9 +1,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    Address, CheckOutcome, CheckSettings, CheckSettingsError, ConfigError, ConnectionId, ConnectionSettings,
-    Connectivity, Decision, Endpoint, Entropy, Event, HealthCheck, HealthSignal, History, LbConfig, Load, LoadReport,
-    Loss, Measurement, NoChoice, Policies, Status, SubchannelId, SubchannelState, Time, Update,
+    Address, CheckNews, CheckSettings, CheckSettingsError, ConfigError, ConnectionId, ConnectionSettings, Connectivity,
+    Decision, Endpoint, Entropy, Event, HealthCheck, HealthSignal, History, LbConfig, Load, LoadReport, Loss,
+    Measurement, NoChoice, Policies, Status, SubchannelId, SubchannelState, Time, Update,
     decision::What,
     policy::{Child, Context, Explanation, Policy},
     subchannel::{Ending, Errand, Subchannels},
@@ -64,8 +64,8 @@ pub enum Input {
     Lost(ConnectionId, Status, Loss),
     /// The health Watch of a connection said something.
     Health(ConnectionId, HealthSignal),
-    /// A probe that [`Action::Check`] asked for has ended so.
-    Checked(SubchannelId, CheckOutcome),
+    /// The checks of an address have news: a probe that [`Action::Check`] asked for has ended, say.
+    Checked(SubchannelId, CheckNews),
     /// The server of a connection has reported its load out of band.
     Load(ConnectionId, LoadReport),
     /// A connection has calls outstanding and has fallen silent; the text says for how long.
@@ -266,7 +266,7 @@ impl Balancer {
                 self.subchannels.disconnected(now, connection, &why, Ending::Lost(loss));
             }
             Input::Health(connection, signal) => self.subchannels.health(now, connection, signal),
-            Input::Checked(id, outcome) => self.subchannels.checked(now, id, outcome),
+            Input::Checked(id, news) => self.subchannels.checked(now, id, news),
             Input::Load(connection, report) => {
                 if self.subchannels.is_current(connection) {
                     self.tell(now, Event::Load(connection.subchannel, &report));

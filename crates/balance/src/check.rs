@@ -9,7 +9,7 @@ mod settings;
 use std::mem::discriminant;
 
 pub use history::{CheckReason, CheckVerdict, History, Transition};
-pub use outcome::{CallsSeen, CheckFailure, CheckOutcome, FailureKind, Statement};
+pub use outcome::{CallsSeen, CheckFailure, CheckNews, CheckOutcome, FailureKind, Statement};
 pub use settings::{CheckSettings, CheckSettingsError, Initial};
 
 use crate::{Entropy, Time};

@@ -30,6 +30,8 @@ pub enum HealthSignal {
     NotServing,
     /// The server does not know the service (`SERVICE_UNKNOWN`).
     ServiceUnknown,
+    /// The server implements Check alone, and that gets no answer any more; the text says how it failed.
+    Unanswered(String),
     /// The Watch ended, with this status; it never ends well, so OK counts as a failure too.
     Ended(Status),
 }
@@ -64,6 +66,7 @@ enum State {
 enum Reason {
     NotServing,
     ServiceUnknown,
+    Unanswered(String),
     WatchEnded(Status),
 }
 
@@ -92,6 +95,7 @@ impl Health {
             HealthSignal::NotServing => State::Failing(Reason::NotServing),
             HealthSignal::ServiceUnknown if lenient => State::Unchecked,
             HealthSignal::ServiceUnknown => State::Failing(Reason::ServiceUnknown),
+            HealthSignal::Unanswered(why) => State::Failing(Reason::Unanswered(why)),
             HealthSignal::Ended(status) if status.code == Code::Unimplemented => State::Unchecked,
             HealthSignal::Ended(status) if lenient && status.code == Code::NotFound => State::Unchecked,
             HealthSignal::Ended(last) => {
@@ -139,6 +143,7 @@ impl fmt::Display for Health {
             State::Serving => write!(f, "{service:?} is SERVING"),
             State::Failing(Reason::NotServing) => write!(f, "{service:?} is NOT_SERVING"),
             State::Failing(Reason::ServiceUnknown) => write!(f, "the server does not know {service:?}"),
+            State::Failing(Reason::Unanswered(why)) => write!(f, "the health checks of {service:?} fail: {why}"),
             State::Failing(Reason::WatchEnded(last)) | State::Retrying { last, .. } => {
                 write!(f, "the health Watch of {service:?} ended with {last}")
             }

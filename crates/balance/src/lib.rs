@@ -62,8 +62,8 @@ mod xxhash;
 pub use backoff::Backoff;
 pub use balancer::{Action, Balancer, Input, SubchannelReport};
 pub use check::{
-    CallsSeen, Check, CheckFailure, CheckOutcome, CheckReason, CheckSettings, CheckSettingsError, CheckVerdict,
-    FailureKind, History, Initial, Statement, Transition,
+    CallsSeen, Check, CheckFailure, CheckNews, CheckOutcome, CheckReason, CheckSettings, CheckSettingsError,
+    CheckVerdict, FailureKind, History, Initial, Statement, Transition,
 };
 pub use connectivity::Connectivity;
 pub use decision::{Decision, Measurement, Value, What};

@@ -14,7 +14,7 @@ pub use state::SubchannelState;
 use state::{Opinion, Ready, State, Subchannel};
 
 use crate::{
-    Address, Backoff, CheckOutcome, CheckSettings, CheckSettingsError, Connectivity, Decision, Entropy, HealthCheck,
+    Address, Backoff, CheckNews, CheckSettings, CheckSettingsError, Connectivity, Decision, Entropy, HealthCheck,
     HealthSignal, History, Load, Loss, Measurement, Status, SubchannelReport, Time, deadlines::Deadlines,
     decision::What, further::FurtherEnd, health::Health, loss,
 };
@@ -475,14 +475,14 @@ impl Subchannels {
         Ok(())
     }
 
-    /// A probe of an address has ended.
-    pub(crate) fn checked(&mut self, now: Time, id: SubchannelId, outcome: CheckOutcome) {
+    /// The checks of an address have news.
+    pub(crate) fn checked(&mut self, now: Time, id: SubchannelId, news: CheckNews) {
         let mut entropy = Entropy::new(self.entropy.next_u64());
         let mut transition = None;
         let before = self.service(id);
         self.change_service(now, id, |subchannel| {
             let Some(checked) = &mut subchannel.checked else { return };
-            transition = checked.handle(now, outcome, &subchannel.load, &mut entropy);
+            transition = checked.handle(now, news, &subchannel.load, &mut entropy);
         });
         let Some(address) = self.address(id).cloned() else { return };
         // What changes the endpoint's state is noted with that.

@@ -2,14 +2,16 @@ use std::{
     collections::hash_map::RandomState,
     fmt,
     hash::{BuildHasher, Hasher},
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use evenkeel_balance::{
-    Backoff, Balancer, ConfigError, ConnectionSettings, HealthCheck, KeepaliveSettings, LbConfig, Policies,
-    ProgressSettings, ServiceConfig,
+    Backoff, Balancer, CheckSettings, CheckSettingsError, ConfigError, ConnectionSettings, HealthCheck,
+    KeepaliveSettings, LbConfig, Policies, ProgressSettings, ServiceConfig, Time,
 };
+use evenkeel_checker::{Probe, ProbeError};
 use evenkeel_naming::{Resolver, Target, TargetError};
 use http::uri;
 use tokio::sync::{mpsc, watch};
@@ -41,6 +43,7 @@ pub struct Builder {
     naming: evenkeel_naming::Options,
     authority: Option<String>,
     health_check: Option<HealthCheck>,
+    checks: Option<(Probe, CheckSettings)>,
     connections: ConnectionSettings,
     line: LineSettings,
     idle_timeout: Option<Duration>,
@@ -62,6 +65,7 @@ impl Builder {
             naming: evenkeel_naming::Options::default(),
             authority: None,
             health_check: None,
+            checks: None,
             connections: ConnectionSettings::default(),
             line: LineSettings::default(),
             idle_timeout: Some(IDLE_TIMEOUT),
@@ -121,6 +125,25 @@ impl Builder {
     /// Checks the health of every connection so, whatever the service config says. Default: as it says.
     pub fn health_check(self, check: HealthCheck) -> Self {
         Self { health_check: Some(check), ..self }
+    }
+
+    /// Checks every endpoint actively, over connections of the checks' own, whether or not the channel is connected to
+    /// it, and beside any [`health_check`](Self::health_check). An endpoint gets calls if both are content. Default:
+    /// none, since calls and connections tell of most faults sooner and for nothing; a check finds what hangs while
+    /// nobody calls it, what can only be asked by HTTP, or on a port of its own.
+    ///
+    /// Calls that succeed overrule probes that fail: [`balance::Check`](evenkeel_balance::Check) has the rule.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use evenkeel_channel::{Channel, balance::CheckSettings, checker::Probe};
+    ///
+    /// let ready = Probe::http("/readyz").port(8081);
+    /// let channel = Channel::builder("dns:///echo.internal:50051").check(ready, CheckSettings::default()).build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn check(self, probe: Probe, settings: CheckSettings) -> Self {
+        Self { checks: Some((probe, settings)), ..self }
     }
 
     /// Between failed attempts to connect. Default: gRPC's, 1 s × 1.6 up to 120 s, ± 20 %.
@@ -229,7 +252,13 @@ impl Builder {
         let (dialer, scheme) = self.dialer(&authority)?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
         let policy = self.config.load_balancing.clone().unwrap_or(self.default_policy);
-        let balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
+        let mut balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
+        let (probe, checks) = self.checks.unzip();
+        if let Some(probe) = &probe {
+            // What it could never ask, it says now.
+            probe.at(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))?;
+        }
+        balancer.set_checks(Time::ZERO, checks)?;
         let config = Arc::new(self.config.with_load_balancing(policy));
 
         let shared =
@@ -247,7 +276,13 @@ impl Builder {
             source,
             idle: IdleWatch::new(self.idle_timeout),
             state: State::new(Arc::clone(&config)),
-            settings: Settings { default_config: config, health_check: self.health_check, line: self.line, dialer },
+            settings: Settings {
+                default_config: config,
+                health_check: self.health_check,
+                probe,
+                line: self.line,
+                dialer,
+            },
         };
         metrics::describe();
         tokio::spawn(driver.run());
@@ -304,6 +339,12 @@ pub enum BuildError {
     /// The authority is no `host` or `host:port`.
     #[error("authority {0:?} is not a host or host:port; set one with Builder::authority")]
     Authority(String),
+    /// The settings of the active checks make no sense.
+    #[error(transparent)]
+    Checks(#[from] CheckSettingsError),
+    /// What the active checks are to ask cannot be asked.
+    #[error("check: {0}")]
+    Probe(#[from] ProbeError),
     /// There is no using the HTTP proxy as described.
     #[error("HTTP proxy: {0}")]
     ConnectProxy(#[from] ConnectProxyError),

@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
     Action, Address, Balancer, ConnectionId, Decision, Endpoint, Entropy, HealthCheck, Input, KeepaliveSettings,
-    LbConfig, Load, RetryThrottle, ServiceConfig, Status, SubchannelId, UnknownService, Update, What,
+    LbConfig, Load, RetryThrottle, ServiceConfig, Status, SubchannelId, Time, UnknownService, Update, What,
 };
+use evenkeel_checker::Probe;
 use evenkeel_naming::{Outcome, Resolving};
 use tokio::{
     sync::{
@@ -20,6 +21,7 @@ use tokio::{
 use evenkeel_transport::{Connection, Dialer, LineSettings, StreamQueue};
 
 use crate::{
+    checks::Checks,
     connection,
     endpoint_source::EndpointSource,
     explain::DecisionLog,
@@ -41,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) default_config: Arc<ServiceConfig>,
     /// In place of what the service config says about health.
     pub(crate) health_check: Option<HealthCheck>,
+    /// What active checks ask, where there are any.
+    pub(crate) probe: Option<Probe>,
     pub(crate) line: LineSettings,
     pub(crate) dialer: Arc<Dialer>,
 }
@@ -84,6 +88,7 @@ pub(crate) struct State {
     attempts: BTreeMap<ConnectionId, AbortHandle>,
     watches: BTreeMap<ConnectionId, AbortHandle>,
     load_watches: BTreeMap<ConnectionId, AbortHandle>,
+    checks: Checks,
 }
 
 impl State {
@@ -107,6 +112,7 @@ impl State {
             attempts: BTreeMap::new(),
             watches: BTreeMap::new(),
             load_watches: BTreeMap::new(),
+            checks: Checks::default(),
         }
     }
 }
@@ -299,7 +305,8 @@ impl Driver {
                 Action::Close(connection) => self.close(connection),
                 Action::WatchHealth { connection, service } => self.watch_health(connection, service),
                 Action::WatchLoad { connection, interval } => self.watch_load(connection, interval),
-                Action::Check { .. } | Action::EndChecks(_) => unreachable!("the channel sets no checks"),
+                Action::Check { subchannel, address, deadline } => self.check(subchannel, address, deadline),
+                Action::EndChecks(subchannel) => self.state.checks.end(subchannel),
                 Action::Measure(measurement) => metrics::record(&self.shared.target, &measurement),
                 Action::Note(decision) => {
                     log(&self.shared.target, &decision);
@@ -376,6 +383,14 @@ impl Driver {
         let replaced = self.state.watches.insert(id, tokio::spawn(watch).abort_handle());
         if let Some(replaced) = replaced {
             replaced.abort();
+        }
+    }
+
+    fn check(&mut self, id: SubchannelId, address: Address, deadline: Time) {
+        // Without a probe the balancer has no checks.
+        if let Some(probe) = &self.settings.probe {
+            let deadline = self.shared.clock.instant(deadline);
+            self.state.checks.probe(probe, id, address, deadline, &self.sender);
         }
     }
 

@@ -82,6 +82,7 @@ mod builder;
 mod call;
 mod cascade;
 mod channel;
+mod checks;
 mod connection;
 mod deadline;
 mod driver;
@@ -115,6 +116,7 @@ pub use request::ReplayLimits;
 pub use tally::CallCounts;
 
 pub use evenkeel_balance as balance;
+pub use evenkeel_checker as checker;
 pub use evenkeel_naming as naming;
 pub use evenkeel_transport::{ConnectProxy, ConnectProxyError, SocketReport, StreamCounts};
 #[cfg(feature = "tls")]

@@ -52,7 +52,7 @@ impl ServerStream {
     }
 
     /// How the call ended, after its last data.
-    pub async fn status(mut self) -> Status {
+    pub async fn status(&mut self) -> Status {
         const ENDED: &str = "the stream ended";
         if let Some(code) = self.head_code {
             return Status::new(code, ENDED);

@@ -41,6 +41,17 @@ impl fmt::Display for CheckOutcome {
     }
 }
 
+/// What a driver that probes for the core has to tell of one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckNews {
+    /// The probe that was asked for has ended.
+    Ended(CheckOutcome),
+    /// The server says so of itself, unasked, as a health Watch does.
+    Said(Statement),
+    /// What the probes go over broke between two of them: the next one is due.
+    Lost,
+}
+
 /// What a server says of itself; see [`Check::hear`](crate::Check::hear).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {

@@ -1,7 +1,5 @@
 use super::state::Subchannel;
-use crate::{
-    CallsSeen, Check, CheckOutcome, CheckSettings, CheckVerdict, Connectivity, Entropy, Load, Time, Transition,
-};
+use crate::{CallsSeen, Check, CheckNews, CheckSettings, CheckVerdict, Connectivity, Entropy, Load, Time, Transition};
 
 /// The active checks of an address, and the calls that speak for it or against it.
 ///
@@ -33,10 +31,18 @@ impl Checked {
     pub(super) fn handle(
         &mut self,
         now: Time,
-        outcome: CheckOutcome,
+        news: CheckNews,
         load: &Load,
         entropy: &mut Entropy,
     ) -> Option<Transition> {
+        let outcome = match news {
+            CheckNews::Ended(outcome) => outcome,
+            CheckNews::Said(statement) => return self.check.hear(now, statement),
+            CheckNews::Lost => {
+                self.check.hasten(now);
+                return None;
+            }
+        };
         if self.check.next_timeout().is_some() {
             // A probe of checks that have been replaced.
             return None;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_balance::{
-    CheckFailure, CheckOutcome, CheckSettings, CheckVerdict, Connectivity, FailureKind, Initial, Input, LbConfig, Time,
-    What,
+    CheckFailure, CheckNews, CheckOutcome, CheckSettings, CheckVerdict, Connectivity, FailureKind, Initial, Input,
+    LbConfig, Time, What,
 };
 
 use crate::driver::{Driver, Placed, millis, secs, v4};
@@ -118,7 +118,7 @@ fn an_endpoint_that_is_removed_is_probed_no_more_and_a_late_answer_is_ignored() 
     let (id, _) = driver.probes[&v4(2)];
     driver.resolve([v4(1)]);
     assert_eq!(driver.probes.keys().collect::<Vec<_>>(), [&v4(1)]);
-    driver.input(Input::Checked(id, timed_out()));
+    driver.input(Input::Checked(id, CheckNews::Ended(timed_out())));
     assert!(driver.balancer.check_history(&v4(2)).is_none());
 }
 

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use evenkeel_balance::{
-    Action, Address, Balancer, Call, CheckOutcome, CheckSettings, Code, ConfigError, ConnectionId, ConnectionSettings,
-    Connectivity, Decision, Endpoint, Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load, Measurement, Outcome,
-    Pick, PickArgs, Picker, Policies, ServiceConfig, Status, SubchannelId, SubchannelState, Time, UnknownService, What,
+    Action, Address, Balancer, Call, CheckNews, CheckOutcome, CheckSettings, Code, ConfigError, ConnectionId,
+    ConnectionSettings, Connectivity, Decision, Endpoint, Entropy, HealthCheck, HealthSignal, Input, LbConfig, Load,
+    Measurement, Outcome, Pick, PickArgs, Picker, Policies, ServiceConfig, Status, SubchannelId, SubchannelState, Time,
+    UnknownService, What,
 };
 
 pub(crate) struct Driver {
@@ -176,7 +177,7 @@ impl Driver {
     pub(crate) fn answer(&mut self, address: &Address, outcome: CheckOutcome) {
         let (id, deadline) = self.probes.remove(address).unwrap_or_else(|| panic!("nobody probes {address}"));
         assert!(self.now <= deadline, "the probe of {address} is overdue");
-        self.input(Input::Checked(id, outcome));
+        self.input(Input::Checked(id, CheckNews::Ended(outcome)));
     }
 
     pub(crate) fn configure(&mut self, config: &LbConfig) -> Result<(), ConfigError> {
