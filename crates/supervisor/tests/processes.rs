@@ -191,10 +191,12 @@ async fn what_cannot_be_started_is_said_precisely() {
     let command = |program: &str| Command::new("case/0", program);
     let in_directory = |directory: &str| Command { directory: Some(directory.into()), ..sh("true") };
     let user = |user: &str| Command { user: Some(user.to_owned()), ..sh("true") };
+    let mut missing = command("no-such-program");
+    missing.environment.insert("PATH".to_owned(), "/usr/bin:/bin".to_owned());
     let cases = [
-        (command("no-such-program"), "cannot execute `no-such-program`: No such file"),
+        (missing, "cannot execute `no-such-program`: No such file"),
         (command(&script), "interpreter"),
-        (command(&plain), "not executable"),
+        (command(&plain), "may not execute it"),
         (command("/"), "Permission denied"),
         (in_directory("/no/such/directory"), "cannot enter the directory /no/such/directory: No such file"),
         (in_directory("/etc/passwd"), "Not a directory"),
@@ -209,6 +211,7 @@ async fn what_cannot_be_started_is_said_precisely() {
         let error = processes.start(&command).await.expect_err(expected).to_string();
         assert!(error.contains(expected), "{error:?} should say {expected:?}");
     }
+    [plain, script].into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
     until(|| our_children().is_empty()).await;
 }
 

@@ -79,7 +79,7 @@ fn advice(step: &Step, error: &io::Error) -> &'static str {
             " (it is not in PATH, or the interpreter that its first line names is missing)"
         }
         (Step::Program(_), io::ErrorKind::PermissionDenied) => {
-            " (it, or a directory on the way to it, is not executable for the user)"
+            " (the user may not execute it, or not search a directory of PATH or on the way to it)"
         }
         (Step::Program(_), io::ErrorKind::WouldBlock) => {
             " (the user has as many processes as the limit `nproc` allows)"
