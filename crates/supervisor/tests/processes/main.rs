@@ -33,10 +33,38 @@ macro_rules! cases {
 }
 
 const CASES: &[Case] = cases![
-    start: an_exit_code_is_told, a_signal_is_told, children_that_end_at_once_are_all_told, what_cannot_be_started_is_said_precisely, a_user_and_a_directory_are_taken_on, limits_and_environment_reach_the_program, a_start_that_is_given_up_leaves_nothing, one_at_a_time_waits_for_children, what_a_program_uses_is_seen;
-    stop: a_stop_lets_the_orderly_end_in_order, a_stop_kills_what_ignores_it, a_stopped_process_hears_a_stop, grandchildren_end_with_the_group, what_left_the_group_is_found_and_ended, what_a_crash_leaves_behind_is_found_and_ended, strays_that_hid_are_ended_at_the_end, a_fork_race_is_won, orphans_are_reaped, a_signal_can_be_for_the_program_alone, children_die_with_their_supervisor, as_process_one_orphans_are_reaped;
-    output: output_is_forwarded_with_prefixes, output_without_an_end_is_cut, a_reader_that_is_stuck_holds_up_no_exit, a_flood_does_not_silence_others;
-    notify: a_program_tells_us_how_it_is, a_program_of_another_user_can_tell_us, a_watchdog_finds_a_hang;
+    start:
+        an_exit_code_is_told,
+        a_signal_is_told,
+        children_that_end_at_once_are_all_told,
+        what_cannot_be_started_is_said_precisely,
+        a_user_and_a_directory_are_taken_on,
+        limits_and_environment_reach_the_program,
+        a_start_that_is_given_up_leaves_nothing,
+        one_at_a_time_waits_for_children,
+        what_a_program_uses_is_seen;
+    stop:
+        a_stop_lets_the_orderly_end_in_order,
+        a_stop_kills_what_ignores_it,
+        a_stopped_process_hears_a_stop,
+        grandchildren_end_with_the_group,
+        what_left_the_group_is_found_and_ended,
+        what_a_crash_leaves_behind_is_found_and_ended,
+        strays_that_hid_are_ended_at_the_end,
+        a_fork_race_is_won,
+        orphans_are_reaped,
+        a_signal_can_be_for_the_program_alone,
+        children_die_with_their_supervisor,
+        as_process_one_orphans_are_reaped;
+    output:
+        output_is_forwarded_with_prefixes,
+        output_without_an_end_is_cut,
+        a_reader_that_is_stuck_holds_up_no_exit,
+        a_flood_does_not_silence_others;
+    notify:
+        a_program_tells_us_how_it_is,
+        a_program_of_another_user_can_tell_us,
+        a_watchdog_finds_a_hang;
 ];
 
 /// Started by other cases.

@@ -70,7 +70,9 @@ pub(super) async fn what_cannot_be_started_is_said_precisely() {
         let error = processes.start(&command).await.expect_err(expected).to_string();
         assert!(error.contains(expected), "{error:?} should say {expected:?}");
     }
-    [plain, script].into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    for path in [plain, script] {
+        std::fs::remove_file(path).unwrap();
+    }
     until(|| our_children().is_empty()).await;
 }
 
