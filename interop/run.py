@@ -5,14 +5,15 @@ import os
 import signal
 import sys
 
-from checks import balance, channelz, conformance, drain, envoy, faults, flow, network, probe, semantics
+from checks import (
+    balance, channelz, checkers, conformance, drain, envoy, faults, flow, network, probe, semantics)
 from checks.peers import Peers
 from checks.report import Report
 
 SUITES = {
     "semantics": semantics, "flow": flow, "balance": balance, "faults": faults,
-    "network": network, "drain": drain, "conformance": conformance, "probe": probe, "envoy": envoy,
-    "channelz": channelz,
+    "network": network, "drain": drain, "conformance": conformance, "probe": probe, "checkers": checkers,
+    "envoy": envoy, "channelz": channelz,
 }
 
 

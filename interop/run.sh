@@ -8,6 +8,7 @@ cd "$(dirname "$0")"
 ./install.sh
 if [[ " $* " != *" --direct "* ]]; then
   cargo build --quiet --release --package evenkeel-cli --package evenkeel-interop
+  cargo build --quiet --release --package evenkeel-checker --example follow
 fi
 export EVENKEEL=${EVENKEEL:-$PWD/../target/release/evenkeel}
 exec .cache/venv/bin/python run.py "$@"

@@ -103,6 +103,11 @@ impl Checker {
         self.shared.check().history().clone()
     }
 
+    /// By which its times are counted: [`Clock::instant`] makes them comparable with others'.
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
     /// Tells how a call to the server ended: calls that succeed keep it in use while its probes fail
     /// ([`Check`] has the rule).
     pub fn record(&self, succeeded: bool) {
@@ -194,18 +199,18 @@ impl Task {
             // The timer first: no peer can talk so much that it is not probed.
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(clock.instant(next)) => self.probe().await,
+                () = tokio::time::sleep_until(clock.instant(next)) => self.probe(next).await,
                 news = self.prober.news() => self.heed(news),
             }
         }
     }
 
-    async fn probe(&mut self) {
+    async fn probe(&mut self, planned: Time) {
         let (clock, started) = (self.shared.clock, self.shared.clock.now());
         let Some(deadline) = self.shared.check().poll(started) else { return };
         let outcome = self.prober.probe(clock.instant(deadline)).await;
         let now = clock.now();
-        metrics::probed(self.prober.kind(), &outcome, now.since(started));
+        metrics::probed(self.prober.kind(), &outcome, now.since(started), started.since(planned));
         tracing::trace!(target: "evenkeel::checker", address = %self.shared.address, %outcome, "probed");
         let calls = self.shared.take_calls();
         let transition = self.shared.check().handle(now, outcome, calls, &mut self.entropy);

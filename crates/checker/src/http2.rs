@@ -259,7 +259,8 @@ impl Wire {
             return CheckFailure::new(FailureKind::Tls, why);
         }
         match self.lost {
-            Some((_, Loss::Unknown)) if !self.has_spoken || why.contains("detected") => {
+            // The library's words for what the peer did wrong; it tells that in no other way.
+            Some((_, Loss::Unknown)) if why.contains("connection error detected") => {
                 CheckFailure::new(FailureKind::Protocol, format!("{why}; does it speak HTTP/2 on this port?"))
             }
             _ => CheckFailure::new(FailureKind::Closed, format!("the connection ended before the answer: {why}")),

@@ -30,7 +30,7 @@
 //!
 //! # What is seen from outside
 //! Transitions are logged at level info, target `evenkeel::checker`, and probes at trace. Figures go to the `metrics`
-//! facade: `evenkeel.check.probes`, `evenkeel.check.duration` and `evenkeel.check.transitions`.
+//! facade: `evenkeel.check.probes`, `evenkeel.check.duration`, `evenkeel.check.delay` and `evenkeel.check.transitions`.
 
 mod checker;
 pub mod codec;
@@ -45,5 +45,8 @@ mod route;
 
 pub use checker::{Checker, Standing, Transitions};
 pub use evenkeel_balance as balance;
+pub use evenkeel_transport::{Clock, ConnectProxy};
+#[cfg(feature = "tls")]
+pub use evenkeel_transport::{Tls, TlsError};
 pub use probe::{Probe, ProbeError};
 pub use prober::{News, Prober};

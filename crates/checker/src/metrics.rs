@@ -7,19 +7,22 @@ use metrics::Unit;
 
 const PROBES: &str = "evenkeel.check.probes";
 const DURATION: &str = "evenkeel.check.duration";
+const DELAY: &str = "evenkeel.check.delay";
 const TRANSITIONS: &str = "evenkeel.check.transitions";
 
 /// Tells the recorder the unit and the meaning of each metric.
 pub(crate) fn describe() {
     metrics::describe_counter!(PROBES, Unit::Count, "Probes that have ended, and how");
     metrics::describe_histogram!(DURATION, Unit::Seconds, "From the start of a probe to its end, connecting included");
+    metrics::describe_histogram!(DELAY, Unit::Seconds, "From the moment that a probe was planned for to its start");
     metrics::describe_counter!(TRANSITIONS, Unit::Count, "Changes of a verdict");
 }
 
-/// A probe has ended.
-pub(crate) fn probed(kind: &'static str, outcome: &CheckOutcome, took: Duration) {
+/// A probe has ended, which had started so late.
+pub(crate) fn probed(kind: &'static str, outcome: &CheckOutcome, took: Duration, late: Duration) {
     metrics::counter!(PROBES, "evenkeel.check.kind" => kind, "evenkeel.check.outcome" => outcome.label()).increment(1);
     metrics::histogram!(DURATION, "evenkeel.check.kind" => kind).record(took.as_secs_f64());
+    metrics::histogram!(DELAY, "evenkeel.check.kind" => kind).record(late.as_secs_f64());
 }
 
 /// A verdict has changed. A new reason for the same verdict is no change here.
@@ -40,7 +43,9 @@ mod tests {
     fn the_list_for_readers_has_every_metric_with_its_kind() {
         let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../METRICS.md"));
         let list = list.expect("METRICS.md stands at the root");
-        for (name, kind) in [(PROBES, "counter"), (DURATION, "histogram"), (TRANSITIONS, "counter")] {
+        for (name, kind) in
+            [(PROBES, "counter"), (DURATION, "histogram"), (DELAY, "histogram"), (TRANSITIONS, "counter")]
+        {
             let row = format!("| `{name}` | {kind} |");
             assert!(list.contains(&row), "METRICS.md has a row {row}");
         }

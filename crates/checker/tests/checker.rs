@@ -75,7 +75,8 @@ async fn a_servers_life_is_told_with_reasons() {
 async fn a_watch_tells_long_before_the_next_probe() {
     let server = Server::start();
     // No test waits for an hour: what is heard here, the Watch has told.
-    let checker = Checker::start(at(Probe::watch(""), server.address), CheckSettings::every(Duration::from_secs(3_600)));
+    let checker =
+        Checker::start(at(Probe::watch(""), server.address), CheckSettings::every(Duration::from_secs(3_600)));
     let mut transitions = checker.as_ref().unwrap().transitions();
     assert_eq!(change(&mut transitions).await.1, Healthy);
     server.health.set("", ServingStatus::NotServing);

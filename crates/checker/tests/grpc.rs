@@ -55,7 +55,10 @@ async fn what_was_given_is_sent() {
     assert_eq!(ask(&mut at(probe, peer.address)).await, Serving);
     let request = seen.lock().unwrap().take().unwrap();
     assert_eq!(request.uri(), "http://shop.internal/grpc.health.v1.Health/Check");
-    assert_eq!((&request.headers()["x-of"], &request.headers()["user-agent"]), (&"eu".parse().unwrap(), &"me/1".parse().unwrap()));
+    assert_eq!(
+        (&request.headers()["x-of"], &request.headers()["user-agent"]),
+        (&"eu".parse().unwrap(), &"me/1".parse().unwrap())
+    );
 }
 
 #[tokio::test]

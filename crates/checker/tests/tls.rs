@@ -33,8 +33,7 @@ fn authority_and_server(protocols: &[&[u8]]) -> (String, Arc<ServerConfig>) {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config =
-        builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     (ca, Arc::new(config))
 }
