@@ -58,6 +58,12 @@ impl Resolver for Ranked {
     }
 }
 
+impl fmt::Debug for Ranked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranked").field("resolvers", &self.resolvers.len()).finish_non_exhaustive()
+    }
+}
+
 /// Resolvers that run, and what each has said.
 struct Joining {
     resolving: Vec<Arc<Resolving>>,
@@ -100,9 +106,15 @@ impl Joining {
                     Some((rank, outcome)) => self.take(rank, outcome, updates),
                     None => return,
                 },
-                () = updates.requested() => self.resolving.iter().for_each(|resolving| resolving.resolve_now()),
+                () = updates.requested() => self.resolve_now(),
                 () = until(due_at) => self.send(updates),
             }
+        }
+    }
+
+    fn resolve_now(&self) {
+        for resolving in &self.resolving {
+            resolving.resolve_now();
         }
     }
 
