@@ -6,6 +6,7 @@ use evenkeel_balance::{Entropy, Time};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     service_time: Duration,
+    priority: u32,
     dead: Vec<Range<Time>>,
     frozen: Vec<Range<Time>>,
     not_serving: Vec<Range<Time>>,
@@ -14,7 +15,7 @@ pub struct Server {
 impl Server {
     /// A healthy server that works on a call for `service_time` ± 50 %.
     pub fn new(service_time: Duration) -> Self {
-        Self { service_time, dead: Vec::new(), frozen: Vec::new(), not_serving: Vec::new() }
+        Self { service_time, priority: 0, dead: Vec::new(), frozen: Vec::new(), not_serving: Vec::new() }
     }
 
     /// It works `factor` times as long on each call.
@@ -25,6 +26,12 @@ impl Server {
     #[must_use]
     pub fn slow(self, factor: f64) -> Self {
         Self { service_time: self.service_time.mul_f64(factor), ..self }
+    }
+
+    /// The resolver gives it this rank (`Endpoint::priority`). Default 0, the first.
+    #[must_use]
+    pub fn with_priority(self, priority: u32) -> Self {
+        Self { priority, ..self }
     }
 
     /// Its process is gone during this time: its connections break, its calls fail, connecting is refused.
@@ -64,6 +71,10 @@ impl Server {
     pub fn not_serving(mut self, during: Range<Duration>) -> Self {
         self.not_serving.push(span(&during));
         self
+    }
+
+    pub(crate) fn priority(&self) -> u32 {
+        self.priority
     }
 
     /// The work of one call.

@@ -206,8 +206,10 @@ impl Simulation<'_> {
 
     fn resolved(&mut self) {
         self.resolving = false;
-        let endpoints = (0..self.scenario.servers.len()).map(|index| Endpoint::new(address_of(index))).collect();
-        self.balancer.handle(self.now, Input::Resolved(endpoints));
+        let servers = self.scenario.servers.iter().enumerate();
+        let endpoints =
+            servers.map(|(index, server)| Endpoint::new(address_of(index)).with_priority(server.priority()));
+        self.balancer.handle(self.now, Input::Resolved(endpoints.collect()));
     }
 }
 
