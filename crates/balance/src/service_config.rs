@@ -82,6 +82,18 @@ impl LbConfig {
         Self(vec![(policy.into(), Value::Object(serde_json::Map::new()))])
     }
 
+    /// The same policies within groups of endpoints: as the `childPolicy` of `failover`, with its other defaults. A list
+    /// that names a policy which goes by the endpoints' ranks itself, `failover` or `priority`, stays as it is.
+    #[must_use]
+    pub fn by_rank(self) -> Self {
+        const HEED_RANKS: [&str; 3] = ["failover", "priority", "priority_experimental"];
+        if self.iter().any(|(name, _)| HEED_RANKS.contains(&name)) {
+            return self;
+        }
+        let children = self.0.into_iter().map(|(name, config)| Value::Object([(name, config)].into_iter().collect()));
+        Self(vec![("failover".to_owned(), serde_json::json!({ "childPolicy": children.collect::<Vec<_>>() }))])
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, config)| (name.as_str(), config))
     }
@@ -247,6 +259,17 @@ mod tests {
 
     fn refused(json: &str) -> String {
         json.parse::<ServiceConfig>().unwrap_err().path().to_owned()
+    }
+
+    #[test]
+    fn by_rank_stands_over_policies_that_know_no_ranks() {
+        let list = |json: &str| {
+            format!(r#"{{"loadBalancingConfig":{json}}}"#).parse::<ServiceConfig>().unwrap().load_balancing.unwrap()
+        };
+        let wrapped = list(r#"[{"x":{"a":1}},{"round_robin":{}}]"#).by_rank();
+        assert_eq!(wrapped, list(r#"[{"failover":{"childPolicy":[{"x":{"a":1}},{"round_robin":{}}]}}]"#));
+        assert_eq!(wrapped.clone().by_rank(), wrapped);
+        assert_eq!(LbConfig::of("priority").by_rank(), LbConfig::of("priority"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use evenkeel_transport::{ConnectProxy, ConnectProxyError, Dialer, LineSettings, 
 
 use crate::{
     driver::{Driver, Settings, State},
-    endpoint_source::EndpointSource,
+    endpoint_source::{EndpointSource, ranked},
     idle::IdleWatch,
     metrics,
     report::Report,
@@ -36,8 +36,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
     target: String,
+    standby: Vec<String>,
     config: ServiceConfig,
-    default_policy: LbConfig,
+    default_policy: Option<LbConfig>,
     policies: Policies,
     resolver: Option<Box<dyn Resolver>>,
     naming: evenkeel_naming::Options,
@@ -58,8 +59,9 @@ impl Builder {
     pub(crate) fn new(target: String) -> Self {
         Self {
             target,
+            standby: Vec::new(),
             config: ServiceConfig::default(),
-            default_policy: LbConfig::default(),
+            default_policy: None,
             policies: Policies::standard(),
             resolver: None,
             naming: evenkeel_naming::Options::default(),
@@ -75,6 +77,29 @@ impl Builder {
             tls: None,
             seed: None,
         }
+    }
+
+    /// Adds a target whose endpoints are used while those of the targets before it cannot take all calls: the first one
+    /// that is added is group 1, the next group 2, and so on; the channel's own target is group 0. Each is resolved by
+    /// itself, and a failure of one leaves the endpoints of the others in use.
+    ///
+    /// Calls are placed by `failover`: a policy that is given for the channel, here or by a service config, works within
+    /// each group, unless it is `failover` or `priority` itself. Service configs come from the first target alone. All
+    /// calls carry the [`authority`](Self::authority) of the first target, by which TLS checks every endpoint's
+    /// certificate too.
+    ///
+    /// ```no_run
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let channel = evenkeel_channel::Channel::builder("dns:///echo.here.internal:50051")
+    ///     .standby("dns:///echo.there.internal:50051")
+    ///     .build()?;
+    /// channel.switch_to(Some(1)); // by hand: all calls go there
+    /// channel.switch_to(None); // and back, by what is well
+    /// # Ok(()) }
+    /// ```
+    pub fn standby(mut self, target: impl Into<String>) -> Self {
+        self.standby.push(target.into());
+        self
     }
 
     /// The service config to use while the resolver has none, as JSON. Default: `{}`, which means `pick_first`, no
@@ -96,9 +121,9 @@ impl Builder {
     }
 
     /// Places calls by this policy, with its default config, where no service config says otherwise. Default:
-    /// `pick_first`, as gRPC has it.
+    /// `pick_first`, as gRPC has it; with a [`standby`](Self::standby), `failover` over `least_request`.
     pub fn default_policy(mut self, name: &str) -> Self {
-        self.default_policy = LbConfig::of(name);
+        self.default_policy = Some(LbConfig::of(name));
         self
     }
 
@@ -251,7 +276,13 @@ impl Builder {
         let authority: uri::Authority = authority.parse().map_err(|_| BuildError::Authority(authority))?;
         let (dialer, scheme) = self.dialer(&authority)?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
-        let policy = self.config.load_balancing.clone().unwrap_or(self.default_policy);
+        let by_rank = !self.standby.is_empty();
+        let policy = match self.config.load_balancing.clone().or(self.default_policy) {
+            Some(policy) if by_rank => policy.by_rank(),
+            Some(policy) => policy,
+            None if by_rank => LbConfig::of("failover"),
+            None => LbConfig::default(),
+        };
         let mut balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
         let (probe, checks) = self.checks.unzip();
         if let Some(probe) = &probe {
@@ -278,6 +309,7 @@ impl Builder {
             state: State::new(Arc::clone(&config)),
             settings: Settings {
                 default_config: config,
+                by_rank,
                 health_check: self.health_check,
                 probe,
                 line: self.line,
@@ -310,13 +342,18 @@ impl Builder {
     }
 
     fn endpoint_source(&mut self) -> Result<(EndpointSource, String), BuildError> {
-        if let Some(resolver) = self.resolver.take() {
+        let standby = self.standby.iter().map(|target| target.parse()).collect::<Result<Vec<Target>, _>>()?;
+        if let Some(mut resolver) = self.resolver.take() {
+            if !standby.is_empty() {
+                resolver = ranked(resolver, &standby, &self.naming);
+            }
             let authority = self.authority.take().unwrap_or_else(|| self.target.clone());
             return Ok((EndpointSource::Own(Some(resolver)), authority));
         }
         let target: Target = self.target.parse()?;
         let authority = self.authority.take().unwrap_or_else(|| target.authority());
-        Ok((EndpointSource::Target(Box::new((target, self.naming.clone()))), authority))
+        let targets = std::iter::once(target).chain(standby).collect();
+        Ok((EndpointSource::Targets(targets, Box::new(self.naming.clone())), authority))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{Connectivity, Time};
+use evenkeel_balance::{Connectivity, Input, Time};
 use http::{Request, Response};
 use http_body::Body;
 use tokio::sync::{oneshot, watch};
@@ -59,6 +59,20 @@ impl Channel {
     /// Connects now rather than with the first call.
     pub fn connect(&self) {
         self.core.exit_idle();
+    }
+
+    /// Sends all calls to one group of endpoints from now on, by an operator's word; `None` leaves it to the policy again.
+    /// Holds until the next switch, whatever the resolver and the service config say meanwhile; calls that run stay where
+    /// they are.
+    ///
+    /// A group is named by the rank of its endpoints: 0 for the channel's target, 1 for its first
+    /// [`standby`](Builder::standby), or what the resolver gives them as their
+    /// [`priority`](evenkeel_balance::Endpoint::priority). The policy `failover` heeds it, no other does. While the group is
+    /// wholly out, calls fare as the policy's `whenAllOut` says; while nothing has that rank, they are placed as if there
+    /// had been no switch. The decision log says so.
+    pub fn switch_to(&self, group: Option<u32>) {
+        // Fails only where the runtime is shutting down, which ends the callers too.
+        let _ = self.core.driver.send(Message::Input(Input::SwitchTo(group)));
     }
 
     /// What the channel knows of its endpoints, now and at each change.

@@ -41,6 +41,8 @@ const MESSAGES_A_TURN: usize = 1_000;
 /// What a channel's owner has settled before it starts.
 pub(crate) struct Settings {
     pub(crate) default_config: Arc<ServiceConfig>,
+    /// Whether there are standby targets, so that every policy has to go by ranks.
+    pub(crate) by_rank: bool,
     /// In place of what the service config says about health.
     pub(crate) health_check: Option<HealthCheck>,
     /// What active checks ask, where there are any.
@@ -264,7 +266,9 @@ impl Driver {
     fn apply_config(&mut self, json: &str) {
         let now = self.shared.clock.now();
         let applied = json.parse::<ServiceConfig>().and_then(|config| {
-            let policy = config.load_balancing.clone().or_else(|| self.settings.default_config.load_balancing.clone());
+            let own = config.load_balancing.clone();
+            let own = if self.settings.by_rank { own.map(LbConfig::by_rank) } else { own };
+            let policy = own.or_else(|| self.settings.default_config.load_balancing.clone());
             self.balancer.configure(now, &policy.unwrap_or_else(LbConfig::default))?;
             Ok(config)
         });

@@ -109,6 +109,8 @@ const METRICS: &[Description] = &[
         "Endpoints whose weight has expired, at each update",
     ),
     metric(Kind::Histogram, "grpc.lb.wrr.endpoint_weights", Unit::Count, "The endpoints' weights, at each update"),
+    metric(Kind::Gauge, "evenkeel.failover.share", Unit::Count, "Each group's part of all calls, from 0 to 1"),
+    metric(Kind::Counter, "evenkeel.failover.steps", Unit::Count, "Steps of failover and failback, and which"),
     metric(
         Kind::Counter,
         "grpc.lb.outlier_detection.ejections_enforced",
