@@ -19,6 +19,10 @@ const DEFAULT_POLICY: &str = "least_request";
 pub(crate) struct Args {
     /// The service: dns:///name:port, ipv4:ADDR:PORT,…, ipv6:…, unix:PATH, or host:port,host:port…
     target: String,
+    /// A service that stands by for when the one before it cannot take all calls: the first is group 1, and so on. The
+    /// policy then works within each group, under `failover`
+    #[arg(long, value_name = "TARGET")]
+    standby: Vec<String>,
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -73,6 +77,7 @@ async fn serve(args: Args) -> Result<bool, String> {
 
 fn channel(args: &Args) -> Result<Channel, String> {
     let mut builder = Channel::builder(&args.target).default_policy(DEFAULT_POLICY);
+    builder = args.standby.iter().fold(builder, |builder, target| builder.standby(target));
     if let Some(path) = &args.service_config {
         let json = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         builder = builder.service_config(&json).map_err(|error| format!("{}: {error}", path.display()))?;

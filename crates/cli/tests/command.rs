@@ -127,6 +127,22 @@ async fn proxy_balances_and_drains_on_sigterm() {
 }
 
 #[tokio::test]
+async fn proxy_fails_over_to_its_standby() {
+    let (mut first, standby) = (Server::start().await, Server::start().await);
+    let (_child, address) =
+        proxy(&[&servers::target(&[&first]), "--standby", &servers::target(&[&standby]), "--policy", "round_robin"])
+            .await;
+    let mut client = client(address).await;
+    assert_eq!(client.unary(request("x")).await.unwrap().into_inner().backend, first.address.to_string());
+    first.kill();
+    // Calls that the first had taken may fail; those that come after do not.
+    while standby.calls() == 0 {
+        let _ = client.unary(request("x")).await;
+    }
+    assert_eq!(client.unary(request("x")).await.unwrap().into_inner().backend, standby.address.to_string());
+}
+
+#[tokio::test]
 async fn proxy_reaches_backends_by_name() {
     let server = Server::start().await;
     let by_name = format!("dns:///localhost:{}", server.address.port());
