@@ -57,10 +57,12 @@
 
 mod caller;
 mod drain;
+mod metrics;
 #[cfg(test)]
 mod model;
 mod registry;
 mod reporter;
+pub mod self_check;
 mod service;
 mod status;
 mod watch;

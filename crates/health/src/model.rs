@@ -19,6 +19,7 @@ const NAMES: [&str; 3] = ["", "a", "b"];
 enum Step {
     Set(&'static str, ServingStatus),
     Clear(&'static str),
+    Checked(&'static str, Option<ServingStatus>),
     Shutdown,
     Resume,
     Watch(&'static str),
@@ -33,6 +34,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (name(), status).prop_map(|(name, status)| Step::Set(name, status)),
         1 => name().prop_map(Step::Clear),
+        2 => (name(), prop::option::of(prop::sample::select(&[Unknown, Serving, NotServing][..])))
+            .prop_map(|(name, checked)| Step::Checked(name, checked)),
         1 => Just(Step::Shutdown),
         1 => Just(Step::Resume),
         2 => name().prop_map(Step::Watch),
@@ -46,6 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct Model {
     set: BTreeMap<&'static str, ServingStatus>,
+    checked: BTreeMap<&'static str, ServingStatus>,
     shut_down: bool,
 }
 
@@ -54,6 +58,7 @@ impl Model {
         match self.set.get(name) {
             None | Some(ServiceUnknown) => ServiceUnknown,
             Some(_) if self.shut_down => NotServing,
+            Some(Serving) => *self.checked.get(name).unwrap_or(&Serving),
             Some(status) => *status,
         }
     }
@@ -113,6 +118,11 @@ fn apply(step: &Step, reporter: &Reporter, model: &mut Model) {
             reporter.clear(name);
             model.set.remove(name);
         }
+        Step::Checked(name, checked) => {
+            reporter.set_checked(name, checked);
+            model.checked.remove(name);
+            model.checked.extend(checked.map(|checked| (name, checked)));
+        }
         Step::Shutdown => {
             reporter.shutdown();
             model.shut_down = true;
@@ -129,7 +139,7 @@ proptest! {
     #[test]
     fn watchers_read_exactly_the_latest_statuses_without_repeats(steps in steps()) {
         let reporter = Reporter::new(Registry::new(Limits { max_watchers: usize::MAX, ..Limits::default() }));
-        let mut model = Model { set: BTreeMap::from([("", Serving)]), shut_down: false };
+        let mut model = Model { set: BTreeMap::from([("", Serving)]), ..Model::default() };
         let mut watchers: Vec<Watching> = Vec::new();
         for step in steps {
             apply(&step, &reporter, &mut model);

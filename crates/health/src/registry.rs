@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::caller::Caller;
-use crate::{Limits, ServingStatus};
+use crate::{Limits, ServingStatus, metrics};
 
 /// Where a server is in its life.
 ///
@@ -46,6 +46,8 @@ pub(crate) struct Registry {
 struct Service {
     /// The status as it was last set; none when the service is not registered.
     set: Option<ServingStatus>,
+    /// What its self-checks allow, where it has some: a service that is set to SERVING shows this.
+    checked: Option<ServingStatus>,
     /// Who watches, each with how to wake it if it waits.
     watchers: BTreeMap<u64, Option<Waker>>,
 }
@@ -68,12 +70,24 @@ pub(crate) enum Refusal {
     Closed,
 }
 
+impl Refusal {
+    /// The value of a metric's label.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::NameTooLong => "name",
+            Self::TooManyWatchers => "server",
+            Self::TooManyOfCaller => "connection",
+            Self::Closed => "draining",
+        }
+    }
+}
+
 /// The longest name, in bytes, that is kept for a watcher of a service that is not registered.
 pub(crate) const MAX_UNREGISTERED_NAME: usize = 256;
 
 impl Registry {
     pub(crate) fn new(limits: Limits) -> Self {
-        let server = Service { set: Some(ServingStatus::Serving), watchers: BTreeMap::new() };
+        let server = Service { set: Some(ServingStatus::Serving), ..Service::default() };
         let services = BTreeMap::from([(Arc::from(""), server)]);
         Self { phase: Phase::Open, services, watchers: 0, callers: HashMap::new(), limits, next_watcher: 0 }
     }
@@ -91,10 +105,24 @@ impl Registry {
     /// Registers a service or changes its status; [`ServingStatus::ServiceUnknown`] takes it out.
     pub(crate) fn set(&mut self, name: &str, status: ServingStatus) -> Effects {
         let status = (status != ServingStatus::ServiceUnknown).then_some(status);
+        self.edit(name, |service| service.set = status)
+    }
+
+    /// What a service's self-checks allow it to show, or that it has none any more. It need not be registered yet.
+    pub(crate) fn set_checked(&mut self, name: &str, checked: Option<ServingStatus>) -> Effects {
+        self.edit(name, |service| service.checked = checked)
+    }
+
+    /// The status as it was last set by hand.
+    pub(crate) fn status_by_hand(&self, name: &str) -> Option<ServingStatus> {
+        self.services.get(name).and_then(|service| service.set)
+    }
+
+    fn edit(&mut self, name: &str, edit: impl FnOnce(&mut Service)) -> Effects {
         let (name, mut service) =
             self.services.remove_entry(name).unwrap_or_else(|| (Arc::from(name), Service::default()));
         let before = service.shown(self.phase);
-        service.set = status;
+        edit(&mut service);
         let mut effects = Effects::default();
         effects.note(&name, before, &mut service, self.phase);
         if service.is_wanted() {
@@ -198,13 +226,14 @@ impl Service {
     fn shown(&self, phase: Phase) -> ServingStatus {
         match (self.set, phase) {
             (None, _) => ServingStatus::ServiceUnknown,
+            (Some(ServingStatus::Serving), Phase::Open) => self.checked.unwrap_or(ServingStatus::Serving),
             (Some(status), Phase::Open) => status,
             (Some(_), Phase::ShutDown | Phase::Draining | Phase::Closed) => ServingStatus::NotServing,
         }
     }
 
     fn is_wanted(&self) -> bool {
-        self.set.is_some() || !self.watchers.is_empty()
+        self.set.is_some() || self.checked.is_some() || !self.watchers.is_empty()
     }
 
     fn take_wakers(&mut self) -> impl Iterator<Item = Waker> {
@@ -225,6 +254,7 @@ impl Effects {
     pub(crate) fn run(self) {
         for (service, status) in self.changed {
             tracing::info!(%service, %status, "health status changed");
+            metrics::shown(&service, status);
         }
         self.wake.into_iter().for_each(Waker::wake);
     }

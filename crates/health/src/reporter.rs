@@ -1,10 +1,11 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 use tonic::server::NamedService;
 
 use crate::ServingStatus;
 use crate::registry::{Effects, Registry};
+use crate::self_check::{Board, Explanation, SelfCheckError, SelfChecks};
 
 /// Sets what callers are told about a server and its services. Clones set the same.
 ///
@@ -18,11 +19,19 @@ pub struct Reporter {
 struct Shared {
     registry: Mutex<Registry>,
     draining: watch::Sender<bool>,
+    /// What the self-checks that run have found.
+    board: Mutex<Weak<Board>>,
 }
 
 impl Reporter {
     pub(crate) fn new(registry: Registry) -> Self {
-        Self { shared: Arc::new(Shared { registry: Mutex::new(registry), draining: watch::Sender::new(false) }) }
+        Self {
+            shared: Arc::new(Shared {
+                registry: Mutex::new(registry),
+                draining: watch::Sender::new(false),
+                board: Mutex::default(),
+            }),
+        }
     }
 
     /// Registers a service by its full name, or changes its status; `""` is the whole server.
@@ -65,6 +74,21 @@ impl Reporter {
         self.change(Registry::resume);
     }
 
+    /// Self-checks, by which services show SERVING only while what they need is well; see [`SelfChecks`].
+    pub fn self_checks(&self) -> SelfChecks {
+        SelfChecks::new(self.clone())
+    }
+
+    /// Why each registered service shows what it shows, with the standing of its self-checks.
+    pub fn explain(&self) -> Explanation {
+        let board = self.board().upgrade();
+        let registry = self.lock();
+        let services = registry.registered().map(|(name, status)| {
+            (name.to_owned(), status, registry.status_by_hand(name).unwrap_or(ServingStatus::ServiceUnknown))
+        });
+        Explanation::of(services.collect(), board.as_deref())
+    }
+
     /// Begins a drain: from now on every registered service shows `NOT_SERVING`, whatever is set.
     ///
     /// What [`drain`](Self::drain) or [`drain_on_signal`](Self::drain_on_signal) has made of this reporter goes on as if
@@ -78,7 +102,35 @@ impl Reporter {
     /// Resolves when a drain has begun.
     pub(crate) async fn draining(&self) {
         // The sender lives as long as this reporter.
-        let _ = self.shared.draining.subscribe().wait_for(|draining| *draining).await;
+        let _ = self.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    /// Tells when a drain has begun; closed when no reporter is left.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<bool> {
+        self.shared.draining.subscribe()
+    }
+
+    /// Makes this the board of the self-checks that run.
+    pub(crate) fn set_board(&self, board: &Arc<Board>) -> Result<(), SelfCheckError> {
+        let mut slot = self.board();
+        if slot.strong_count() > 0 {
+            return Err(SelfCheckError::Running);
+        }
+        *slot = Arc::downgrade(board);
+        Ok(())
+    }
+
+    pub(crate) fn set_checked(&self, service: &str, checked: Option<ServingStatus>) {
+        self.change(|registry| registry.set_checked(service, checked));
+    }
+
+    /// The same without keeping it alive.
+    pub(crate) fn downgrade(&self) -> WeakReporter {
+        WeakReporter(Arc::downgrade(&self.shared))
+    }
+
+    fn board(&self) -> MutexGuard<'_, Weak<Board>> {
+        self.shared.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn close(&self) {
@@ -93,5 +145,16 @@ impl Reporter {
     fn change(&self, change: impl FnOnce(&mut Registry) -> Effects) {
         let effects = change(&mut self.lock());
         effects.run();
+    }
+}
+
+/// A reporter that does not keep what it reports on alive.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakReporter(Weak<Shared>);
+
+impl WeakReporter {
+    /// `None` when every reporter and health service is gone.
+    pub(crate) fn upgrade(&self) -> Option<Reporter> {
+        self.0.upgrade().map(|shared| Reporter { shared })
     }
 }

@@ -4,7 +4,7 @@ use tonic::{Request, Response, Status};
 
 use crate::caller::Caller;
 use crate::registry::{MAX_UNREGISTERED_NAME, Refusal, Registry};
-use crate::{Reporter, ServingStatus, WatchStream};
+use crate::{Reporter, ServingStatus, WatchStream, metrics};
 
 /// A health service with the default [`Limits`], and the reporter that sets what it tells.
 pub fn service() -> (Reporter, HealthServer<HealthService>) {
@@ -13,6 +13,7 @@ pub fn service() -> (Reporter, HealthServer<HealthService>) {
 
 /// A health service with limits of your own, and the reporter that sets what it tells.
 pub fn service_with(limits: Limits) -> (Reporter, HealthServer<HealthService>) {
+    metrics::describe();
     let reporter = Reporter::new(Registry::new(limits));
     let server = HealthServer::new(HealthService { reporter: reporter.clone() });
     (reporter, server.max_decoding_message_size(MAX_REQUEST))
@@ -65,7 +66,9 @@ impl Health for HealthService {
     type WatchStream = WatchStream;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<WatchStream>, Status> {
-        let stream = WatchStream::new(self.reporter.clone(), &request.get_ref().service, Caller::of(&request))?;
+        let caller = Caller::of(&request);
+        let stream = WatchStream::new(self.reporter.clone(), &request.get_ref().service, caller);
+        let stream = stream.inspect_err(|refusal| metrics::watch_refused(refusal.label()))?;
         Ok(Response::new(stream))
     }
 

@@ -65,7 +65,6 @@ mod counts;
 mod history;
 mod layer;
 mod metrics;
-mod process;
 mod recorder;
 mod service;
 

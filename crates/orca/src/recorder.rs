@@ -2,12 +2,13 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use evenkeel_process::Process;
+use evenkeel_process::Process;
 use evenkeel_proto::orca::open_rca_service_server::OpenRcaServiceServer;
 
 use crate::counts::{Counts, Running};
 use crate::history::{History, Rates, Sample};
 use crate::metrics::Metrics;
-use crate::process::Process;
 use crate::service::{self, MIN_INTERVAL, OpenRcaService};
 use crate::{CallRecorder, Layer, LoadReport, Metric, OutOfRange};
 

@@ -95,7 +95,7 @@ mod tests {
 
     /// A mount with these files, in a folder of its own.
     fn mount(name: &str, files: &[(&str, &str)]) -> io::Result<PathBuf> {
-        let mount = std::env::temp_dir().join(format!("evenkeel-orca-{}-{name}", std::process::id()));
+        let mount = std::env::temp_dir().join(format!("evenkeel-process-{}-{name}", std::process::id()));
         for (path, text) in files {
             let path = mount.join(path);
             fs::create_dir_all(path.parent().expect("the files are below the mount"))?;

@@ -1,4 +1,4 @@
-//! What the process uses of what it may use.
+//! What this process uses of what it may use: processors and memory, within the limits of its control group.
 
 mod cgroup;
 
@@ -10,41 +10,53 @@ use cgroup::Cgroup;
 
 /// The process, and the limits that hold for it.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     cgroup: Cgroup,
 }
 
 impl Process {
-    pub(crate) fn this() -> Self {
+    /// This process, and the control groups that it is in now.
+    pub fn this() -> Self {
         let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Self { cgroup: Cgroup::find(Path::new("/sys/fs/cgroup"), &membership) }
     }
 
     /// Time on processors since the start, of all threads together.
     #[cfg(unix)]
-    pub(crate) fn busy() -> Duration {
+    pub fn busy() -> Duration {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         Duration::try_from(time).unwrap_or_default()
     }
 
     /// Not known on this system.
     #[cfg(not(unix))]
-    pub(crate) fn busy() -> Duration {
+    pub fn busy() -> Duration {
         Duration::ZERO
     }
 
     /// How many processors it may use: a fraction where a quota says so. `None` if the system does not tell.
-    pub(crate) fn processors(&self) -> Option<f64> {
+    pub fn processors(&self) -> Option<f64> {
         let parallelism = thread::available_parallelism().ok()?.get();
         Some(within(self.cgroup.processors(), f64::from(u32::try_from(parallelism).ok()?)))
     }
 
     /// Share in use of the memory that it may use: of its control group's limit, or else of the machine's memory.
     /// `None` where neither is told.
-    pub(crate) fn memory_utilization(&self) -> Option<f64> {
+    pub fn memory_utilization(&self) -> Option<f64> {
         let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| Memory::of_meminfo(&text))?;
         self.cgroup.memory(machine.limit).unwrap_or(machine).utilization()
     }
+}
+
+/// Bytes of memory that hold this process's pages now (RSS); `None` where the system does not tell.
+pub fn resident_memory() -> Option<u64> {
+    resident_of_status(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// From the text of `/proc/self/status`.
+fn resident_of_status(text: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The standard library rounds a quota down, though not below 1, and counts the processors that the process is bound to.
@@ -96,6 +108,14 @@ mod tests {
     }
 
     #[test]
+    fn resident_memory_is_what_the_kernel_says() {
+        assert_eq!(resident_of_status("Name:\tx\nVmRSS:\t    5120 kB\n"), Some(5120 * 1024));
+        for broken in ["", "VmRSS:\t x kB", "VmRSS: 1", "VmRSS: 99999999999999999999 kB"] {
+            assert_eq!(resident_of_status(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
     fn a_quota_counts_with_its_fraction() {
         assert_eq!(within(None, 4.0), 4.0);
         assert_eq!(within(Some(0.5), 1.0), 0.5);
@@ -110,6 +130,7 @@ mod tests {
         let before = Process::busy();
         while Process::busy() == before {}
         assert!(process.processors().unwrap() > 0.0);
+        assert!(resident_memory().unwrap() > 0);
         let memory = process.memory_utilization().unwrap();
         assert!(memory > 0.0 && memory <= 1.0, "{memory}");
     }

@@ -1,0 +1,139 @@
+//! The tasks that probe.
+
+use std::future::pending;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use evenkeel_balance::{
+    CallsSeen, Check, CheckFailure, CheckOutcome, CheckReason, CheckVerdict, Entropy, FailureKind, Time,
+};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::board::Board;
+use super::check::{Probe, Probing, SelfCheck};
+use crate::reporter::WeakReporter;
+use crate::{Reporter, ServingStatus, metrics};
+
+/// Self-checks that run, until this is dropped.
+#[derive(Debug)]
+#[must_use = "self-checks stop when this is dropped: keep it as long as the server"]
+pub struct RunningSelfChecks {
+    reporter: WeakReporter,
+    board: Arc<Board>,
+    _tasks: JoinSet<()>,
+}
+
+impl RunningSelfChecks {
+    pub(super) fn start(reporter: &Reporter, board: Arc<Board>, checks: Vec<(Arc<str>, SelfCheck)>) -> Self {
+        for service in board.services() {
+            reporter.set_checked(&service.service, Some(service.allowed(&board.checks())));
+            if reporter.status(&service.service) == ServingStatus::ServiceUnknown {
+                reporter.set(&service.service, ServingStatus::Serving);
+            }
+        }
+        let mut tasks = JoinSet::new();
+        for (at, (name, check)) in checks.into_iter().enumerate() {
+            let outlet = Outlet { at, name, board: Arc::downgrade(&board), reporter: reporter.downgrade() };
+            tasks.spawn(until(reporter.subscribe(), outlet.keep_probing(check)));
+        }
+        Self { reporter: reporter.downgrade(), board, _tasks: tasks }
+    }
+}
+
+impl Drop for RunningSelfChecks {
+    /// A service that nobody looks after any more shows what was set by hand.
+    fn drop(&mut self) {
+        let Some(reporter) = self.reporter.upgrade() else { return };
+        let mut checks = self.board.checks();
+        checks.clear();
+        for service in self.board.services() {
+            reporter.set_checked(&service.service, None);
+        }
+    }
+}
+
+/// Runs a task until a drain begins or no reporter is left.
+async fn until(mut draining: watch::Receiver<bool>, task: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        _ = draining.wait_for(|draining| *draining) => {}
+        () = task => {}
+    }
+}
+
+/// Where a check's findings go.
+struct Outlet {
+    /// Its place on the board.
+    at: usize,
+    name: Arc<str>,
+    board: Weak<Board>,
+    reporter: WeakReporter,
+}
+
+impl Outlet {
+    async fn keep_probing(self, check: SelfCheck) {
+        let (mut probe, settings) = check.into_parts();
+        let (start, mut entropy) = (Instant::now(), seeded());
+        let now = || Time::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let at = |time: Time| start + Duration::from_nanos(time.as_nanos());
+        // The settings were validated before.
+        let Ok(mut check) = Check::new(settings, now(), &mut entropy) else { return };
+        loop {
+            let Some(next) = check.next_timeout() else { return pending().await };
+            sleep_until(at(next)).await;
+            let Some(deadline) = check.poll(now()) else { continue };
+            let begun = Instant::now();
+            let outcome = probed(&mut probe, at(deadline)).await;
+            metrics::probe(&self.name, outcome.label(), begun.elapsed());
+            if let CheckOutcome::Failed(failure) = &outcome {
+                tracing::debug!(check = %self.name, %failure, "self-check's probe failed");
+            }
+            if check.handle(now(), outcome, CallsSeen::NONE, &mut entropy).is_some() {
+                self.turned(check.verdict(), check.reason().clone());
+            }
+        }
+    }
+
+    /// The check's verdict or its reason has changed.
+    fn turned(&self, verdict: CheckVerdict, reason: CheckReason) {
+        let (Some(reporter), Some(board)) = (self.reporter.upgrade(), self.board.upgrade()) else { return };
+        metrics::check(&self.name, verdict.is_healthy());
+        if verdict.is_healthy() {
+            tracing::info!(check = %self.name, %reason, "self-check passes");
+        } else {
+            tracing::warn!(check = %self.name, %reason, "self-check fails");
+        }
+        // The board stays locked, so that services are told of the checks' turns in their order.
+        let mut checks = board.checks();
+        let Some(standing) = checks.get_mut(self.at) else { return };
+        (standing.verdict, standing.reason, standing.since) = (verdict, reason, SystemTime::now());
+        for service in board.services() {
+            if service.members.iter().any(|member| member.check == self.at) {
+                reporter.set_checked(&service.service, Some(service.allowed(&checks)));
+            }
+        }
+    }
+}
+
+/// One probe, in a task of its own that ends with it.
+async fn probed(probe: &mut Probe, deadline: Instant) -> CheckOutcome {
+    let mut task = JoinSet::new();
+    let probing: Probing = probe();
+    task.spawn(probing);
+    let (kind, detail) = match timeout_at(deadline, task.join_next()).await {
+        Ok(Some(Ok(Ok(())))) => return CheckOutcome::Serving,
+        Ok(Some(Ok(Err(detail)))) => (FailureKind::Status, detail),
+        Ok(Some(Err(error))) => (FailureKind::Protocol, format!("the check itself failed: {error}")),
+        Ok(None) => (FailureKind::Protocol, "the check did not run".to_owned()),
+        Err(_) => (FailureKind::TimedOut, "no answer in time".to_owned()),
+    };
+    CheckOutcome::Failed(CheckFailure::new(kind, detail))
+}
+
+/// Randomness that differs from process to process, for the jitter of intervals.
+fn seeded() -> Entropy {
+    Entropy::new(RandomState::new().build_hasher().finish())
+}

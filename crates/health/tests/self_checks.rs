@@ -1,0 +1,188 @@
+//! Self-checks in tokio's paused time.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use evenkeel_health::ServingStatus::{NotServing, Serving, Unknown};
+use evenkeel_health::self_check::{SelfCheck, SelfCheckError, needs, reports};
+use evenkeel_health::{Reporter, ServingStatus, service};
+use tokio::time::{Instant, sleep};
+
+/// Something that is well or not, and how often that was asked.
+#[derive(Clone, Default)]
+struct Thing {
+    broken: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Thing {
+    fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn check(&self) -> SelfCheck {
+        let thing = self.clone();
+        SelfCheck::new(move || {
+            thing.asked.fetch_add(1, Ordering::Relaxed);
+            let broken = thing.broken.load(Ordering::Relaxed);
+            std::future::ready(if broken { Err("it is broken") } else { Ok(()) })
+        })
+    }
+}
+
+/// Lets time pass until it is so.
+async fn until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn shows(reporter: &Reporter, service: &str, status: ServingStatus) {
+    until(|| reporter.status(service) == status).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_serves_only_while_what_it_needs_is_well() -> Result<(), SelfCheckError> {
+    let ((reporter, _health), database, cache) = (service(), Thing::default(), Thing::default());
+    let database_check = database.check().every(Duration::from_secs(5)).fall(3).rise(2);
+    let _running = reporter
+        .self_checks()
+        .check("database", database_check)
+        .check("cache", cache.check())
+        .service_named("a.B", needs(["database"]).reports(["cache"]))
+        .service_named("a.C", reports(["database"]))
+        .start()?;
+    assert_eq!(["", "a.B", "a.C"].map(|name| reporter.status(name)), [Unknown, Unknown, Serving]);
+    shows(&reporter, "a.B", Serving).await;
+    assert_eq!(reporter.status(""), Serving);
+
+    cache.set_broken(true);
+    until(|| reporter.explain().to_string().contains("service \"a.B\": SERVING, degraded by cache")).await;
+    let (begin, asked) = (Instant::now(), database.asked());
+    database.set_broken(true);
+    shows(&reporter, "a.B", NotServing).await;
+    assert_eq!((reporter.status(""), reporter.status("a.C")), (NotServing, Serving));
+    assert_eq!(database.asked() - asked, 3);
+    assert!(begin.elapsed() < Duration::from_secs(9), "an interval, and then one second each");
+    let explained = reporter.explain().to_string();
+    assert!(explained.contains("service \"a.B\": NOT_SERVING, held by database, degraded by cache"), "{explained}");
+    assert!(explained.contains("3 probes in a row failed, the last one: it is broken"), "{explained}");
+
+    database.set_broken(false);
+    let asked = database.asked();
+    shows(&reporter, "a.B", Serving).await;
+    assert_eq!(database.asked() - asked, 2);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_by_hand_wins_where_it_is_worse() -> Result<(), SelfCheckError> {
+    let ((reporter, _health), thing) = (service(), Thing::default());
+    reporter.set("a.B", NotServing);
+    let running =
+        reporter.self_checks().check("thing", thing.check()).service_named("a.B", needs(["thing"])).start()?;
+    shows(&reporter, "", Serving).await;
+    assert_eq!(reporter.status("a.B"), NotServing);
+    assert!(reporter.explain().to_string().contains("service \"a.B\": NOT_SERVING, set to NOT_SERVING by hand"));
+    reporter.set("a.B", Serving);
+    assert_eq!(reporter.status("a.B"), Serving);
+    thing.set_broken(true);
+    shows(&reporter, "a.B", NotServing).await;
+    reporter.set("a.B", Serving);
+    assert_eq!(reporter.status("a.B"), NotServing, "its checks hold it");
+    drop(running);
+    assert_eq!(reporter.status("a.B"), Serving, "nobody looks after it any more");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_hang_or_panic_fail() -> Result<(), SelfCheckError> {
+    let (reporter, _health) = service();
+    let hangs = SelfCheck::new(pending::<Result<(), String>>).timeout(Duration::from_secs(2));
+    let panics = SelfCheck::new(|| async { Err::<(), String>(panic_with("a bug")) });
+    let begin = Instant::now();
+    let _running = reporter
+        .self_checks()
+        .check("hangs", hangs)
+        .check("panics", panics)
+        .service_named("a.H", needs(["hangs"]))
+        .service_named("a.P", needs(["panics"]))
+        .start()?;
+    shows(&reporter, "a.P", NotServing).await;
+    assert_eq!((reporter.status("a.H"), reporter.status("")), (Unknown, NotServing));
+    shows(&reporter, "a.H", NotServing).await;
+    assert_eq!(begin.elapsed().as_secs(), 2);
+    let explained = reporter.explain().to_string();
+    assert!(explained.contains("no answer in time") && explained.contains("panicked"), "{explained}");
+    Ok(())
+}
+
+fn panic_with(what: &str) -> String {
+    panic!("{what}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_stop_with_their_handle_a_drain_or_the_reporter() -> Result<(), SelfCheckError> {
+    let start = |reporter: &Reporter, thing: &Thing| reporter.self_checks().check("thing", thing.check()).start();
+    let (reporter, health) = service();
+    let [by_handle, by_drain, by_reporter] = [(); 3].map(|()| Thing::default());
+
+    drop(start(&reporter, &by_handle)?);
+    until(|| Arc::strong_count(&by_handle.asked) == 1).await;
+
+    let _running = start(&reporter, &by_drain)?;
+    until(|| by_drain.asked() > 1).await;
+    reporter.begin_drain();
+    until(|| Arc::strong_count(&by_drain.asked) == 1).await;
+    assert_eq!(reporter.status(""), NotServing);
+
+    let (other, other_health) = service();
+    let _running = start(&other, &by_reporter)?;
+    until(|| by_reporter.asked() > 1).await;
+    drop((other, other_health));
+    until(|| Arc::strong_count(&by_reporter.asked) == 1).await;
+    drop(health);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_needs_what_its_services_need_or_what_is_said() -> Result<(), SelfCheckError> {
+    let (one, two) = (Thing::default(), Thing::default());
+    two.set_broken(true);
+    for (server, expected) in [(None, NotServing), (Some(needs(["one"])), Serving), (Some(reports(["two"])), Serving)] {
+        let (reporter, _health) = service();
+        let checks = reporter.self_checks().check("one", one.check()).check("two", two.check());
+        let checks = checks.service_named("a.B", needs(["one"])).service_named("a.C", needs(["two"]));
+        let _running = match server {
+            Some(needs) => checks.server(needs).start()?,
+            None => checks.start()?,
+        };
+        shows(&reporter, "a.C", NotServing).await;
+        shows(&reporter, "a.B", Serving).await;
+        shows(&reporter, "", expected).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_that_do_not_fit_together_do_not_start() {
+    let ((reporter, _health), thing) = (service(), Thing::default());
+    let with = || reporter.self_checks().check("thing", thing.check());
+    let refused = |checks: evenkeel_health::self_check::SelfChecks| checks.start().unwrap_err().to_string();
+    assert!(refused(with().check("thing", thing.check())).contains("\"thing\""));
+    assert!(refused(with().service_named("a.B", needs(["thng"]))).contains("\"thng\""));
+    assert!(refused(with().server(reports(["x"])).service_named("a.B", needs(["thing"]))).contains("\"x\""));
+    assert!(
+        refused(with().service_named("a", needs(["thing"])).service_named("a", needs(["thing"]))).contains("twice")
+    );
+    assert!(refused(with().check("never", thing.check().fall(0))).contains("\"never\""));
+    assert_eq!((reporter.status(""), thing.asked()), (Serving, 0), "nothing has changed");
+    let _running = with().start().expect("it fits");
+    assert_eq!(with().start().unwrap_err(), SelfCheckError::Running);
+}
