@@ -23,12 +23,12 @@ pub(crate) fn describe() {
 }
 
 pub(crate) fn shown(service: &Arc<str>, status: ServingStatus) {
-    let serving = if status == ServingStatus::Serving { 1 } else { 0 };
+    let serving = u32::from(status == ServingStatus::Serving);
     metrics::gauge!(SERVING, "service" => service.clone()).set(serving);
 }
 
 pub(crate) fn check(check: &Arc<str>, passes: bool) {
-    metrics::gauge!(CHECK, "check" => check.clone()).set(if passes { 1 } else { 0 });
+    metrics::gauge!(CHECK, "check" => check.clone()).set(u32::from(passes));
 }
 
 pub(crate) fn probe(check: &Arc<str>, outcome: &'static str, took: Duration) {
