@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use evenkeel_health::client::{WATCH_PATH, watch_request};
+use evenkeel_checker::codec::{WATCH_PATH, request as watch_request};
 use h2::RecvStream;
 use http::Request;
 use tokio::net::TcpStream;

@@ -3,7 +3,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use evenkeel_balance::CheckSettings;
+use evenkeel_balance::{CheckFailure, CheckOutcome, CheckSettings, FailureKind};
+use tokio::time::Instant;
 
 /// A self-check: what is probed, and how often.
 ///
@@ -14,10 +15,11 @@ pub struct SelfCheck {
     settings: CheckSettings,
 }
 
-pub(super) type Probe = Box<dyn FnMut() -> Probing + Send>;
+/// Begins a probe that is dropped at the given time.
+type Probe = Box<dyn FnMut(Instant) -> Probing + Send>;
 
-/// A probe on its way: all is well, or what is not.
-pub(super) type Probing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+/// A probe on its way.
+pub(super) type Probing = Pin<Box<dyn Future<Output = CheckOutcome> + Send>>;
 
 impl SelfCheck {
     /// Calls `probe` for each probe; an error's text says what is wrong, in logs and explanations.
@@ -29,10 +31,17 @@ impl SelfCheck {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display,
     {
-        let probe = move || -> Probing {
+        Self::of(move |_| {
             let probing = probe();
-            Box::pin(async move { probing.await.map_err(|error| error.to_string()) })
-        };
+            Box::pin(async move {
+                let failed = |error: E| CheckFailure::new(FailureKind::Status, error.to_string());
+                probing.await.map_or_else(|error| CheckOutcome::Failed(failed(error)), |()| CheckOutcome::Serving)
+            })
+        })
+    }
+
+    /// A check whose probes know more kinds of outcome, and until when they may take.
+    pub(super) fn of(probe: impl FnMut(Instant) -> Probing + Send + 'static) -> Self {
         let mut settings = CheckSettings::every(Duration::from_secs(5));
         settings.failing_interval = Duration::from_secs(1);
         settings.timeout = Duration::from_secs(1);
@@ -80,8 +89,9 @@ impl SelfCheck {
         &self.settings
     }
 
-    pub(super) fn into_parts(self) -> (Probe, CheckSettings) {
-        (self.probe, self.settings)
+    /// Begins a probe, which may take until then.
+    pub(super) fn probe_now(&mut self, deadline: Instant) -> Probing {
+        (self.probe)(deadline)
     }
 }
 

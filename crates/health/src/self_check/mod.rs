@@ -5,15 +5,16 @@
 //! # use evenkeel_proto::demo::echo_server::{Echo, EchoServer};
 //! # async fn ping_database() -> std::io::Result<()> { Ok(()) }
 //! # fn check<MyEcho: Echo>() -> Result<(), evenkeel_health::self_check::SelfCheckError> {
-//! use evenkeel_health::self_check::{SelfCheck, event_loop, memory_share, needs};
+//! use evenkeel_health::self_check::{SelfCheck, event_loop, grpc, memory_share, needs};
 //!
 //! let (reporter, health) = evenkeel_health::service();
 //! let checks = reporter
 //!     .self_checks()
 //!     .check("database", SelfCheck::new(ping_database).every(Duration::from_secs(5)).fall(3))
+//!     .check("stock", grpc("stock.internal:50051", "shop.v1.Stock"))
 //!     .check("event loop", event_loop(Duration::from_millis(500)))
 //!     .check("memory", memory_share(0.95))
-//!     .service::<EchoServer<MyEcho>>(needs(["database"]).reports(["event loop", "memory"]))
+//!     .service::<EchoServer<MyEcho>>(needs(["database"]).reports(["stock", "event loop", "memory"]))
 //!     .start()?;
 //! # Ok(()) }
 //! ```
@@ -37,6 +38,7 @@
 mod board;
 mod check;
 mod explanation;
+mod probes;
 mod resources;
 mod run;
 mod stall;
@@ -44,13 +46,15 @@ mod stall;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use evenkeel_balance::CheckSettingsError;
+pub use evenkeel_balance::{CheckSettings, CheckSettingsError, CheckVerdict};
+pub use evenkeel_checker::{Probe, ProbeError};
 use tonic::server::NamedService;
 
 pub(crate) use self::board::Board;
 use self::board::{Dependants, Member};
 pub use self::check::SelfCheck;
 pub use self::explanation::{CheckStanding, Explanation, ServiceStanding};
+pub use self::probes::{grpc, http, probe, tcp};
 #[cfg(unix)]
 pub use self::resources::disk_space;
 pub use self::resources::{memory_resident, memory_share};

@@ -74,10 +74,16 @@ fn free_space(path: &std::path::Path, least: u64) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_balance::CheckOutcome;
+    use tokio::time::Instant;
+
     use super::*;
 
-    async fn probe(check: SelfCheck) -> Result<(), String> {
-        (check.into_parts().0)().await
+    async fn probe(mut check: SelfCheck) -> Result<(), String> {
+        match check.probe_now(Instant::now()).await {
+            CheckOutcome::Failed(failure) => Err(failure.to_string()),
+            _ => Ok(()),
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::board::Board;
-use super::check::{Probe, Probing, SelfCheck};
+use super::check::{Probing, SelfCheck};
 use crate::reporter::WeakReporter;
 use crate::{Reporter, ServingStatus, metrics};
 
@@ -74,19 +74,18 @@ struct Outlet {
 }
 
 impl Outlet {
-    async fn keep_probing(self, check: SelfCheck) {
-        let (mut probe, settings) = check.into_parts();
+    async fn keep_probing(self, mut probed: SelfCheck) {
         let (start, mut entropy) = (Instant::now(), seeded());
         let now = || Time::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let at = |time: Time| start + Duration::from_nanos(time.as_nanos());
         // The settings were validated before.
-        let Ok(mut check) = Check::new(settings, now(), &mut entropy) else { return };
+        let Ok(mut check) = Check::new(*probed.settings(), now(), &mut entropy) else { return };
         loop {
             let Some(next) = check.next_timeout() else { return pending().await };
             sleep_until(at(next)).await;
             let Some(deadline) = check.poll(now()) else { continue };
             let begun = Instant::now();
-            let outcome = probed(&mut probe, at(deadline)).await;
+            let outcome = ended(probed.probe_now(at(deadline)), at(deadline)).await;
             metrics::probe(&self.name, outcome.label(), begun.elapsed());
             if let CheckOutcome::Failed(failure) = &outcome {
                 tracing::debug!(check = %self.name, %failure, "self-check's probe failed");
@@ -119,13 +118,11 @@ impl Outlet {
 }
 
 /// One probe, in a task of its own that ends with it.
-async fn probed(probe: &mut Probe, deadline: Instant) -> CheckOutcome {
+async fn ended(probing: Probing, deadline: Instant) -> CheckOutcome {
     let mut task = JoinSet::new();
-    let probing: Probing = probe();
     task.spawn(probing);
     let (kind, detail) = match timeout_at(deadline, task.join_next()).await {
-        Ok(Some(Ok(Ok(())))) => return CheckOutcome::Serving,
-        Ok(Some(Ok(Err(detail)))) => (FailureKind::Status, detail),
+        Ok(Some(Ok(outcome))) => return outcome,
         Ok(Some(Err(error))) => (FailureKind::Protocol, format!("the check itself failed: {error}")),
         Ok(None) => (FailureKind::Protocol, "the check did not run".to_owned()),
         Err(_) => (FailureKind::TimedOut, "no answer in time".to_owned()),

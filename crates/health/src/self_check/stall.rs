@@ -59,18 +59,21 @@ impl Worst {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_balance::CheckOutcome;
+
     use super::*;
 
     #[tokio::test]
     async fn a_thread_that_is_blocked_shows() {
-        let (mut probe, _) = event_loop(Duration::from_millis(300)).into_parts();
-        assert_eq!(probe().await, Ok(()), "nothing is measured yet");
+        let mut check = event_loop(Duration::from_millis(300));
+        let mut probe = || check.probe_now(Instant::now());
+        assert_eq!(probe().await, CheckOutcome::Serving, "nothing is measured yet");
         // The measuring task begins, and then cannot wake.
         tokio::task::yield_now().await;
         std::thread::sleep(Duration::from_secs(1));
         let shown = loop {
-            if let Err(shown) = probe().await {
-                break shown;
+            if let CheckOutcome::Failed(shown) = probe().await {
+                break shown.to_string();
             }
             tokio::task::yield_now().await;
         };
