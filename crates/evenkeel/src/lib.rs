@@ -28,6 +28,25 @@
 //! # Ok(()) }
 //! ```
 //!
+//! [`server`] serves over connections that have an age and limits, and [`health::self_check`] has the service look after
+//! what it needs:
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use evenkeel_proto::demo::echo_server::{Echo, EchoServer};
+//! # async fn serve<E: Echo>(listener: tokio::net::TcpListener, echo: E) -> Result<(), Box<dyn std::error::Error>> {
+//! use evenkeel::health::self_check::{needs, tcp};
+//!
+//! let (reporter, health) = evenkeel::health::service();
+//! let checks = reporter.self_checks().check("database", tcp("db.internal:5432").every(Duration::from_secs(5)));
+//! let _running = checks.service::<EchoServer<E>>(needs(["database"])).start()?;
+//!
+//! let routes = tonic::service::Routes::new(health).add_service(EchoServer::new(echo));
+//! let server = evenkeel::server::Server::new(listener, routes).max_connection_age(Duration::from_secs(30 * 60));
+//! reporter.drain_on_signal(Default::default())?.run(|drained| server.serve_with_shutdown(drained)).await?;
+//! # Ok(()) }
+//! ```
+//!
 //! [`orca`] tells them how busy it is, by which they give busy servers fewer calls:
 //!
 //! ```no_run
@@ -52,7 +71,7 @@ pub mod channelz {
     pub use evenkeel_channelz::*;
 }
 
-/// The `grpc.health.v1` service: reporter, Check, Watch, List and drain.
+/// The `grpc.health.v1` service: reporter, Check, Watch, List, self-checks and drain.
 pub mod health {
     pub use evenkeel_health::*;
 }
@@ -60,4 +79,9 @@ pub mod health {
 /// Load reports (ORCA): in each call's trailers, and on a stream of their own.
 pub mod orca {
     pub use evenkeel_orca::*;
+}
+
+/// A server whose connections reach an age, are kept alive, and are limited; for any service that tonic could serve.
+pub mod server {
+    pub use evenkeel_server::*;
 }

@@ -25,12 +25,14 @@ use crate::lifetime::{Lifetime, Reason, Step, Times};
 use crate::listener::{Peer, Socket};
 use crate::metrics;
 use crate::server::Settings;
+#[cfg(feature = "tls")]
+use crate::tls;
 use crate::wire::Wire;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Serves a connection until it ends, or has to be closed.
-pub(crate) async fn serve<S, B>(socket: Socket, service: S, settings: Arc<Settings>, shutdown: watch::Receiver<bool>)
+pub(crate) async fn serve<S, B>(socket: Socket, service: S, settings: Arc<Settings>, down: watch::Receiver<bool>)
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
@@ -45,11 +47,14 @@ where
         tracing::debug!(connection = %id, %error, "the connection had ended when it was accepted");
         return;
     }
-    let facts = Arc::new(Facts::new(Instant::now()));
-    let life = Lifetime::new(Instant::now(), times(&settings));
+    let accepted = Instant::now();
+    #[cfg(feature = "tls")]
+    let Some(socket) = tls::secured(socket, &settings, id, down.clone()).await else { return };
+    let facts = Arc::new(Facts::new(accepted));
+    let life = Lifetime::new(accepted, times(&settings));
     let conduct = Conduct { id, life, facts: facts.clone(), timer: None };
     let served = Served { service, id, peer: socket.peer() };
-    match drive(protocol(socket, served, &settings, facts), conduct, shutdown).await {
+    match drive(protocol(socket, served, &settings, facts), conduct, down).await {
         End::Cut(reason) => {
             metrics::cut_off(reason);
             tracing::debug!(connection = %id, %reason, "connection closed by the server");

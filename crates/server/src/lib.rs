@@ -33,6 +33,8 @@ mod lifetime;
 mod listener;
 mod metrics;
 mod server;
+#[cfg(feature = "tls")]
+mod tls;
 mod wire;
 
 pub use identity::ConnectionId;

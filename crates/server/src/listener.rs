@@ -3,11 +3,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
+#[cfg(feature = "tls")]
+use tokio_rustls::server::TlsStream;
+#[cfg(feature = "tls")]
+use tonic::transport::server::TlsConnectInfo;
 #[cfg(unix)]
 use tonic::transport::server::UdsConnectInfo;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -49,9 +52,9 @@ impl Listener {
 
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
         match &self.0 {
-            Kind::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Tcp { stream }),
+            Kind::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Tcp(stream)),
             #[cfg(unix)]
-            Kind::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Unix { stream }),
+            Kind::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Socket::Unix(stream)),
         }
     }
 }
@@ -69,25 +72,15 @@ impl From<UnixListener> for Listener {
     }
 }
 
-#[cfg(unix)]
-pin_project! {
-    /// An accepted connection.
-    #[project = SocketProj]
-    #[derive(Debug)]
-    pub(crate) enum Socket {
-        Tcp { #[pin] stream: TcpStream },
-        Unix { #[pin] stream: UnixStream },
-    }
-}
-
-#[cfg(not(unix))]
-pin_project! {
-    /// An accepted connection.
-    #[project = SocketProj]
-    #[derive(Debug)]
-    pub(crate) enum Socket {
-        Tcp { #[pin] stream: TcpStream },
-    }
+/// An accepted connection.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+    /// TCP, after its handshake.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// What tonic puts into a request's extensions.
@@ -96,6 +89,8 @@ pub(crate) enum Peer {
     Tcp(TcpConnectInfo),
     #[cfg(unix)]
     Unix(UdsConnectInfo),
+    #[cfg(feature = "tls")]
+    Tls(TlsConnectInfo<TcpConnectInfo>),
 }
 
 impl Peer {
@@ -104,6 +99,12 @@ impl Peer {
             Self::Tcp(info) => drop(extensions.insert(info)),
             #[cfg(unix)]
             Self::Unix(info) => drop(extensions.insert(info)),
+            // The address is looked for in either place.
+            #[cfg(feature = "tls")]
+            Self::Tls(info) => {
+                extensions.insert(info.get_ref().clone());
+                extensions.insert(info);
+            }
         }
     }
 }
@@ -112,40 +113,50 @@ impl Socket {
     /// Sends small writes at once: gRPC's frames are written together already.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self {
-            Self::Tcp { stream } => stream.set_nodelay(true),
+            Self::Tcp(stream) => stream.set_nodelay(true),
             #[cfg(unix)]
-            Self::Unix { .. } => Ok(()),
+            Self::Unix(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.get_ref().0.set_nodelay(true),
         }
     }
 
     pub(crate) fn peer(&self) -> Peer {
         match self {
-            Self::Tcp { stream } => Peer::Tcp(stream.connect_info()),
+            Self::Tcp(stream) => Peer::Tcp(stream.connect_info()),
             #[cfg(unix)]
-            Self::Unix { stream } => Peer::Unix(stream.connect_info()),
+            Self::Unix(stream) => Peer::Unix(stream.connect_info()),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Peer::Tls(stream.connect_info()),
         }
     }
 }
 
-macro_rules! each_kind {
-    ($socket:expr, $stream:ident => $then:expr) => {
-        match $socket.project() {
-            SocketProj::Tcp { stream: $stream } => $then,
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+impl Socket {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut (dyn Stream + Send)> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream),
             #[cfg(unix)]
-            SocketProj::Unix { stream: $stream } => $then,
+            Self::Unix(stream) => Pin::new(stream),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(&mut **stream),
         }
-    };
+    }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, stream => stream.poll_read(cx, buffer))
+        self.stream().poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each_kind!(self, stream => stream.poll_write(cx, bytes))
+        self.stream().poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -153,18 +164,24 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each_kind!(self, stream => stream.poll_write_vectored(cx, slices))
+        self.stream().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, stream => stream.poll_flush(cx))
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_kind!(self, stream => stream.poll_shutdown(cx))
+        self.stream().poll_shutdown(cx)
     }
 }

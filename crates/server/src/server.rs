@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) max_header_list_size: u32,
     pub(crate) stream_window: u32,
     pub(crate) connection_window: u32,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Default for Settings {
@@ -56,6 +58,8 @@ impl Default for Settings {
             max_header_list_size: 16 * 1024,
             stream_window: 1024 * 1024,
             connection_window: 1024 * 1024,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }
@@ -150,6 +154,15 @@ impl<S> Server<S> {
     #[must_use]
     pub fn windows(self, stream: u32, connection: u32) -> Self {
         self.with(|settings| (settings.stream_window, settings.connection_window) = (stream, connection))
+    }
+
+    /// Speaks TLS on TCP connections; Unix sockets stay without. Where `config` offers no protocol by ALPN, `h2` is offered.
+    ///
+    /// Certificates that are renewed while the server runs are for the config's resolver to hand out.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(self, config: Arc<rustls::ServerConfig>) -> Self {
+        self.with(|settings| settings.tls = Some(crate::tls::offering_http2(config)))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> Self {

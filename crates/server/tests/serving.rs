@@ -12,7 +12,7 @@ use evenkeel_proto::demo::echo_client::EchoClient;
 use evenkeel_proto::demo::echo_server::{Echo, EchoServer};
 use evenkeel_proto::demo::{EchoReply, EchoRequest};
 use evenkeel_server::{ConnectionId, Listener, PermittedPings, Server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -315,7 +315,17 @@ async fn call(
     timeout: &str,
     message: &[u8],
 ) -> Result<(u16, String), Box<dyn Error>> {
-    let (mut sender, connection) = h2::client::handshake(TcpStream::connect(address).await?).await?;
+    call_over(TcpStream::connect(address).await?, address, method, timeout, message).await
+}
+
+async fn call_over<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    io: IO,
+    address: SocketAddr,
+    method: &str,
+    timeout: &str,
+    message: &[u8],
+) -> Result<(u16, String), Box<dyn Error>> {
+    let (mut sender, connection) = h2::client::handshake(io).await?;
     tokio::spawn(connection);
     let uri = format!("http://{address}/evenkeel.demo.v1.Echo/{method}");
     let request = http::Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
@@ -337,4 +347,41 @@ async fn a_callers_deadline_ends_its_call_before_and_within_the_response() -> Ou
     assert_eq!(call(address, "Unary", "1H", &[0; 5]).await?, (200, "0".to_owned()));
     assert_eq!(call(address, "Unary", "soon", &[0; 5]).await?, (400, "13".to_owned()));
     Ok(())
+}
+
+#[cfg(feature = "tls")]
+mod tls {
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_are_served_within_tls_and_a_silent_client_is_closed() -> Outcome {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)?;
+        let Running { address, .. } =
+            run(|server| server.tls(Arc::new(config)).handshake_timeout(Duration::from_millis(500))).await?;
+
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone())?;
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(ServerName::try_from("localhost")?, TcpStream::connect(address).await?).await?;
+        assert_eq!(call_over(stream, address, "Unary", "1H", &[0; 5]).await?, (200, "0".to_owned()));
+
+        let mut silent = TcpStream::connect(address).await?;
+        assert_eq!(silent.read(&mut [0; 1]).await?, 0);
+        Ok(())
+    }
 }
