@@ -3,7 +3,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use evenkeel_process::Process;
-use evenkeel_process::Process;
 use evenkeel_proto::orca::open_rca_service_server::OpenRcaServiceServer;
 
 use crate::counts::{Counts, Running};
