@@ -129,7 +129,10 @@ impl Drop for Checker {
 
 impl fmt::Debug for Checker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checker").field("address", &self.shared.address).field("standing", &self.standing()).finish()
+        f.debug_struct("Checker")
+            .field("address", &self.shared.address)
+            .field("standing", &self.standing())
+            .finish_non_exhaustive()
     }
 }
 
@@ -167,7 +170,10 @@ impl Transitions {
 
 impl fmt::Debug for Transitions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transitions").field("address", &self.shared.address).field("next", &self.next).finish()
+        f.debug_struct("Transitions")
+            .field("address", &self.shared.address)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 

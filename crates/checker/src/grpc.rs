@@ -28,8 +28,19 @@ pub(crate) enum End {
     Status(Code, String),
     /// With an answer that is not gRPC's.
     Foreign(String),
-    /// Without an answer.
+    /// The server reset the stream, and the connection goes on.
+    Reset(String),
+    /// Without an answer: the connection is lost.
     Broken(StreamError),
+}
+
+impl End {
+    fn of(error: StreamError) -> Self {
+        match error {
+            StreamError::Refused | StreamError::Reset(_) | StreamError::Invalid(_) => Self::Reset(error.to_string()),
+            StreamError::NotSent | StreamError::LeftBehind | StreamError::Broken(_) => Self::Broken(error),
+        }
+    }
 }
 
 /// The whole of a Check: its one reply, and the status OK.
@@ -49,9 +60,9 @@ pub(crate) async fn check(connection: &Connection, head: Request<()>, request: B
 impl Call {
     /// Sends the request and reads the response's head.
     pub(crate) async fn open(connection: &Connection, head: Request<()>, mut request: Bytes) -> Result<Self, End> {
-        let (mut outgoing, mut incoming) = connection.open(head, false, Purpose::Watch).await.map_err(End::Broken)?;
-        poll_fn(|cx| outgoing.poll_send(cx, &mut request, true)).await.map_err(End::Broken)?;
-        let head = poll_fn(|cx| incoming.poll_head(cx)).await.map_err(End::Broken)?;
+        let (mut outgoing, mut incoming) = connection.open(head, false, Purpose::Watch).await.map_err(End::of)?;
+        poll_fn(|cx| outgoing.poll_send(cx, &mut request, true)).await.map_err(End::of)?;
+        let head = poll_fn(|cx| incoming.poll_head(cx)).await.map_err(End::of)?;
         if !is_grpc(head.headers()) {
             return Err(End::Foreign(format!(
                 "it answers with HTTP status {}, and not as a gRPC server",
@@ -70,7 +81,7 @@ impl Call {
                 return Ok(statement);
             }
             match poll_fn(|cx| self.incoming.poll_data(cx)).await {
-                Some(chunk) => self.chunk = chunk.map_err(End::Broken)?,
+                Some(chunk) => self.chunk = chunk.map_err(End::of)?,
                 None => return Err(self.end().await),
             }
         }
@@ -86,7 +97,7 @@ impl Call {
         match poll_fn(|cx| self.incoming.poll_trailers(cx)).await {
             Ok(Some(trailers)) => status(wire_status::code(&trailers).unwrap_or(Code::Unknown), &trailers),
             Ok(None) => End::Foreign("the call ended without a status".to_owned()),
-            Err(error) => End::Broken(error),
+            Err(error) => End::of(error),
         }
     }
 }

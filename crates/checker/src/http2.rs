@@ -195,7 +195,7 @@ impl Http2 {
             Err(End::Status(code, message)) => {
                 failed(FailureKind::Status, format!("the Check ended with {code}: {message}"))
             }
-            Err(End::Foreign(what)) => failed(FailureKind::Protocol, what),
+            Err(End::Foreign(what) | End::Reset(what)) => failed(FailureKind::Protocol, what),
             Err(End::Broken(error)) => self.broken(&error),
         }
     }
@@ -203,8 +203,9 @@ impl Http2 {
     /// A connection that was kept and is lost before an answer says nothing: the peer may have closed it while idle.
     pub(crate) fn broken(&self, error: &StreamError) -> CheckOutcome {
         match error {
-            StreamError::Refused => failed(FailureKind::Status, error.to_string()),
-            StreamError::Reset(_) | StreamError::Invalid(_) => failed(FailureKind::Protocol, error.to_string()),
+            StreamError::Refused | StreamError::Reset(_) | StreamError::Invalid(_) => {
+                failed(FailureKind::Protocol, error.to_string())
+            }
             StreamError::NotSent | StreamError::LeftBehind | StreamError::Broken(_) => {
                 if self.is_kept || self.wire.is_drained() {
                     return CheckOutcome::Drained;

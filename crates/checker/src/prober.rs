@@ -135,13 +135,11 @@ async fn watched(
             Err(_) => retry.failed(clock),
         }
     }
-    match http2.check_beside_watch(head.clone(), request.clone()).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            retry.failed(clock);
-            http2.check(head, request.clone()).await
-        }
+    if let Ok(outcome) = http2.check_beside_watch(head.clone(), request.clone()).await {
+        return outcome;
     }
+    retry.failed(clock);
+    http2.check(head, request.clone()).await
 }
 
 /// The same request to the other method.

@@ -66,12 +66,11 @@ impl Route {
             Some(http2) => http2.if_kept().await,
             None => None,
         };
-        let http2 = match still {
-            Some(http2) => http2,
-            None => {
-                let (stream, ends) = self.open(step).await?;
-                Box::new(Http2::open(stream, ends, self.clock).await?)
-            }
+        let http2 = if let Some(http2) = still {
+            http2
+        } else {
+            let (stream, ends) = self.open(step).await?;
+            Box::new(Http2::open(stream, ends, self.clock).await?)
         };
         *step = Step::Asked;
         Ok(kept.insert(http2))

@@ -102,7 +102,7 @@ async fn failed_handshakes_are_named() {
 
     let silent = Peer::start(|_, stream| async move {
         let _kept = stream;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let outcome = at(probe(&ca), silent.address).probe(Instant::now() + Duration::from_millis(100)).await;

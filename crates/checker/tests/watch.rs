@@ -94,6 +94,15 @@ async fn a_watch_that_ends_is_news_and_is_not_tried_again_at_once() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_reset_costs_no_connection() {
+    let (peer, paths) = checks_and(Answer::Reset(h2::Reason::CANCEL)).await;
+    let mut prober = at(Probe::watch(""), peer.address);
+    assert_eq!((ask(&mut prober).await, ask(&mut prober).await), (Serving, Serving));
+    assert_eq!(*paths.lock().unwrap(), ["Watch", "Check", "Check"]);
+    assert_eq!(peer.connections.load(SeqCst), 1);
+}
+
+#[tokio::test]
 async fn a_lost_connection_is_news() {
     let mut server = Server::start();
     let mut prober = at(Probe::watch(""), server.address);

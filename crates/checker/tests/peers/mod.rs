@@ -107,6 +107,7 @@ pub(crate) const SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 /// Half a minute is as good as for ever, and yet fails a test that waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+#[allow(clippy::needless_pass_by_value, reason = "tests describe a probe where they use it")]
 pub(crate) fn at(probe: Probe, address: SocketAddr) -> Prober {
     probe.at(address).unwrap()
 }
