@@ -15,8 +15,8 @@ use state::{Opinion, Ready, State, Subchannel};
 
 use crate::{
     Address, Backoff, CheckNews, CheckSettings, CheckSettingsError, Connectivity, Decision, Entropy, HealthCheck,
-    HealthSignal, History, Load, Loss, Measurement, Status, SubchannelReport, Time, deadlines::Deadlines,
-    decision::What, further::FurtherEnd, health::Health, loss,
+    HealthSignal, History, Load, Loss, Measurement, Status, SubchannelReport, Time, Transition, Value,
+    deadlines::Deadlines, decision::What, further::FurtherEnd, health::Health, loss,
 };
 
 /// How connections are made and judged.
@@ -54,6 +54,9 @@ const RETURN_JITTER: f64 = 0.2;
 
 /// How long a dial beside a silent connection has, before the next one: TCP repeats its own ever more slowly.
 const SECOND_DIAL: Duration = Duration::from_secs(1);
+
+/// Counts the verdicts that checks come to.
+const CHECK_TRANSITIONS: &str = "evenkeel.check.transitions";
 
 /// How an attempt or a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -484,6 +487,12 @@ impl Subchannels {
             let Some(checked) = &mut subchannel.checked else { return };
             transition = checked.handle(now, news, &subchannel.load, &mut entropy);
         });
+        if let Some(Transition { from, to, .. }) =
+            transition.as_ref().filter(|transition| transition.from != transition.to)
+        {
+            let counted = Measurement::new(CHECK_TRANSITIONS, Value::Count(1));
+            self.measure(counted.with("evenkeel.check.from", from.label()).with("evenkeel.check.to", to.label()));
+        }
         let Some(address) = self.address(id).cloned() else { return };
         // What changes the endpoint's state is noted with that.
         if let Some(transition) = transition.filter(|_| self.service(id) == before) {

@@ -72,6 +72,7 @@ const METRICS: &[Description] = &[
     metric(Kind::Counter, "grpc.subchannel.connection_attempts_failed", Unit::Count, "Attempts to connect that failed"),
     metric(Kind::Counter, "grpc.subchannel.disconnections", Unit::Count, "Connections that have ended, and how"),
     metric(Kind::Gauge, "grpc.subchannel.open_connections", Unit::Count, "Connections that take calls"),
+    metric(Kind::Counter, "evenkeel.check.transitions", Unit::Count, "Changes of a check's verdict"),
     metric(
         Kind::Counter,
         "grpc.lb.pick_first.connection_attempts_succeeded",

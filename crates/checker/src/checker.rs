@@ -67,7 +67,6 @@ impl Checker {
     /// # Panics
     /// Outside of a tokio runtime with IO and time.
     pub fn start(prober: Prober, settings: CheckSettings) -> Result<Self, CheckSettingsError> {
-        metrics::describe();
         let mut entropy = Entropy::new(rand::random());
         let clock = Clock::start();
         let shared = Arc::new(Shared {
@@ -214,9 +213,9 @@ impl Task {
     async fn probe(&mut self, planned: Time) {
         let (clock, started) = (self.shared.clock, self.shared.clock.now());
         let Some(deadline) = self.shared.check().poll(started) else { return };
+        metrics::started(self.prober.kind(), started.since(planned));
         let outcome = self.prober.probe(clock.instant(deadline)).await;
         let now = clock.now();
-        metrics::probed(self.prober.kind(), &outcome, now.since(started), started.since(planned));
         tracing::trace!(target: "evenkeel::checker", address = %self.shared.address, %outcome, "probed");
         let calls = self.shared.take_calls();
         let transition = self.shared.check().handle(now, outcome, calls, &mut self.entropy);

@@ -18,10 +18,14 @@ pub(crate) fn describe() {
     metrics::describe_counter!(TRANSITIONS, Unit::Count, "Changes of a verdict");
 }
 
-/// A probe has ended, which had started so late.
-pub(crate) fn probed(kind: &'static str, outcome: &CheckOutcome, took: Duration, late: Duration) {
+/// A probe has ended.
+pub(crate) fn probed(kind: &'static str, outcome: &CheckOutcome, took: Duration) {
     metrics::counter!(PROBES, "evenkeel.check.kind" => kind, "evenkeel.check.outcome" => outcome.label()).increment(1);
     metrics::histogram!(DURATION, "evenkeel.check.kind" => kind).record(took.as_secs_f64());
+}
+
+/// A probe has started so late.
+pub(crate) fn started(kind: &'static str, late: Duration) {
     metrics::histogram!(DELAY, "evenkeel.check.kind" => kind).record(late.as_secs_f64());
 }
 

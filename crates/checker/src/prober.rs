@@ -12,6 +12,7 @@ use crate::{
     grpc::End,
     http1::Http1,
     http2::Http2,
+    metrics,
     probe::{HttpVersion, Question},
     route::Route,
 };
@@ -41,6 +42,7 @@ pub enum News {
 
 impl Prober {
     pub(crate) fn new(question: Question, head: Request<()>, route: Route) -> Self {
+        metrics::describe();
         let retry = WatchRetry { failures: 0, at: Time::ZERO, entropy: Entropy::new(rand::random()) };
         Self { question, head, route, http1: None, http2: None, retry }
     }
@@ -60,7 +62,7 @@ impl Prober {
     /// # Panics
     /// Outside of a tokio runtime with IO and time.
     pub async fn probe(&mut self, deadline: Instant) -> CheckOutcome {
-        let mut step = Step::Connecting;
+        let (mut step, started) = (Step::Connecting, Instant::now());
         let outcome = match timeout_at(deadline, self.ask(&mut step)).await {
             Ok(Ok(outcome) | Err(outcome)) => outcome,
             Err(_) => timed_out(step, self.http2.as_ref().is_some_and(|http2| http2.has_spoken())),
@@ -68,6 +70,7 @@ impl Prober {
         if matches!(outcome, CheckOutcome::Failed(_) | CheckOutcome::Drained) {
             (self.http1, self.http2) = (None, None);
         }
+        metrics::probed(self.kind(), &outcome, started.elapsed());
         outcome
     }
 
