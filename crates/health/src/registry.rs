@@ -293,7 +293,9 @@ mod tests {
         registry.unwatch(&watchers[0]);
         let again = registry.watch("", one).expect("one has left");
         assert_eq!(registry.watch("", one).unwrap_err(), Refusal::TooManyOfCaller);
-        [&watchers[1], &neighbour, &again].into_iter().for_each(|watcher| registry.unwatch(watcher));
+        for watcher in [&watchers[1], &neighbour, &again] {
+            registry.unwatch(watcher);
+        }
         assert_eq!((registry.watchers, registry.callers.len()), (0, 0));
     }
 

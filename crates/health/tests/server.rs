@@ -169,7 +169,7 @@ async fn ten_thousand_watches_of_one_connection_are_refused_and_harm_no_neighbou
             let mut client = greedy.clone();
             tokio::spawn(async move { client.watch(named("")).await })
         });
-        for watch in Vec::from_iter(round) {
+        for watch in round.collect::<Vec<_>>() {
             match watch.await? {
                 Ok(stream) => held.push(stream.into_inner()),
                 Err(status) if status.code() == Code::ResourceExhausted => refused += 1,

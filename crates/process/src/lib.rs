@@ -116,6 +116,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp, reason = "they come out as they went in")]
     fn a_quota_counts_with_its_fraction() {
         assert_eq!(within(None, 4.0), 4.0);
         assert_eq!(within(Some(0.5), 1.0), 0.5);
