@@ -169,6 +169,7 @@ mod tests {
             (service("a", "replicas = 0"), "the least is 1"),
             (service("\"a b\"", ""), "is no name for a service"),
             (service("a", "check = {}"), "nowhere to ask"),
+            (service("a", "address = \"localhost:{port}\"\nport = 1"), "is no address"),
             (service("a", "") + "[proxy.p]\nlisten = \"127.0.0.1:1\"\nservice = \"a\"\n", "takes no calls"),
             (service("a", "") + "[proxy.p]\nlisten = \"127.0.0.1:1\"\nservice = \"aa\"\n", "did you mean `a`?"),
             (service("a", "") + "[proxy.p]\nlisten = \"127.0.0.1:1\"\n", "one of `service` and `target`"),

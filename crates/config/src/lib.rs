@@ -29,5 +29,5 @@ pub use error::{ConfigErrors, Problem};
 pub use file::File;
 pub use nearest::nearest;
 pub use proxy::{Proxy, Upstream};
-pub use service::{Backoff, Check, CheckKind, CrashLoop, Limits, Output, Restart, Service};
+pub use service::{Backoff, Check, CheckKind, CrashLoop, Limits, Restart, Service};
 pub use size::parse_size;

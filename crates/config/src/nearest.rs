@@ -13,6 +13,7 @@ pub fn nearest<'a>(word: &str, known: &[&'a str], at_most: usize) -> Option<&'a 
 pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
     match nearest(word, known, 3.min(word.len() / 2).max(1)) {
         Some(near) => format!(": did you mean `{near}`?"),
+        None if known.is_empty() => "; there is none".to_owned(),
         None => format!("; there are {}", list(known)),
     }
 }

@@ -13,6 +13,10 @@ pub struct Proxy {
     pub service: Option<String>,
     /// The endpoints it stands before, such as `dns:///name:port`.
     pub target: Option<String>,
+    /// Of a `target`: targets that stand by for when those before them cannot take all calls, in this order. Replicas of a
+    /// service stand by as the service says. Default none.
+    #[serde(default)]
+    pub standby: Vec<String>,
     /// How calls are placed, in place of what the service config says. Default `least_request`.
     pub policy: Option<String>,
     /// Whether endpoints are called only while they say SERVING. Default `true`.

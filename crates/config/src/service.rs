@@ -84,9 +84,6 @@ pub struct Service {
     /// What the kernel lets each process have.
     #[serde(default)]
     pub limits: Limits,
-    /// What becomes of the lines it writes. Default `forward`.
-    #[serde(default)]
-    pub output: Output,
 }
 
 /// Which exits are followed by another start.
@@ -100,17 +97,6 @@ pub enum Restart {
     OnFailure,
     /// None.
     Never,
-}
-
-/// What becomes of a service's standard output and error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Output {
-    /// Each line goes to the supervisor's own output and error, behind the replica's name.
-    #[default]
-    Forward,
-    /// Kept for `evenkeel status` only.
-    Quiet,
 }
 
 /// How a replica is asked whether it serves (`check`).
@@ -219,6 +205,12 @@ impl Service {
     /// Where it takes calls, before `{port}` and the like are filled in; none where it takes none.
     pub fn address(&self) -> Option<&str> {
         self.address.as_deref().or_else(|| self.port.map(|_| "127.0.0.1:{port}"))
+    }
+
+    /// `text` with what stands for the replica's port, its number and the service's name filled in.
+    pub fn fill(text: &str, name: &str, replica: u32, port: Option<u16>) -> String {
+        let text = text.replace("{replica}", &replica.to_string()).replace("{service}", name);
+        port.map_or(text.clone(), |port| text.replace("{port}", &port.to_string()))
     }
 
     /// Whether a rolling restart runs one replica more.

@@ -1,6 +1,6 @@
 //! What no single value can be wrong about: names, ports and dependencies that must fit together.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{CheckKind, File, Proxy, Service, Upstream, document::Document, nearest::suggest};
 
@@ -10,6 +10,7 @@ pub(crate) fn validate(document: &Document<'_>, file: &File) {
         check_name(document, "service", name);
         check_numbers(document, name, service);
         check_port(document, name, service);
+        check_addresses(document, name, service);
         check_dependencies(document, name, service, &names);
     }
     for (name, proxy) in &file.proxies {
@@ -75,10 +76,24 @@ fn check_port(document: &Document<'_>, name: &str, service: &Service) {
     }
 }
 
+fn check_addresses(document: &Document<'_>, name: &str, service: &Service) {
+    let check = service.check.as_ref().and_then(|check| check.address.as_deref());
+    for (key, address) in [("address", service.address()), ("check", check)] {
+        let Some(address) = address else { continue };
+        let filled = Service::fill(address, name, 0, Some(1));
+        if !filled.starts_with("unix:") && filled.parse::<SocketAddr>().is_err() {
+            let message = format!("`service.{name}.{key}`: {address:?} is no address");
+            let advice = ": write ADDR:PORT, such as \"127.0.0.1:{port}\", or unix:PATH".to_owned();
+            document.refuse_at(&["service", name, key], message, advice);
+        }
+    }
+}
+
 fn check_dependencies(document: &Document<'_>, name: &str, service: &Service, names: &[&str]) {
     for unknown in service.after.iter().filter(|after| !names.contains(&after.as_str())) {
         let message = format!("`service.{name}.after` names no service of this file: `{unknown}`");
-        document.refuse_at(&["service", name, "after"], message, suggest(unknown, names));
+        let others: Vec<&str> = names.iter().copied().filter(|other| *other != name).collect();
+        document.refuse_at(&["service", name, "after"], message, suggest(unknown, &others));
     }
 }
 
@@ -91,6 +106,10 @@ fn check_upstream(document: &Document<'_>, name: &str, proxy: &Proxy, file: &Fil
         Some(Upstream::Service(service)) if file.services.get(service).is_some_and(|s| s.address().is_none()) => {
             let message = format!("`proxy.{name}.service` is `{service}`, which takes no calls");
             document.refuse_at(&["proxy", name, "service"], message, ": give it a `port` or an `address`".to_owned());
+        }
+        Some(Upstream::Service(_)) if !proxy.standby.is_empty() => {
+            let message = format!("`proxy.{name}.standby` is for a `target`");
+            document.refuse_at(&["proxy", name, "standby"], message, "; a service has its own `standby`".to_owned());
         }
         Some(_) => {}
         None => {
