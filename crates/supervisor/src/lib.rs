@@ -6,10 +6,13 @@ compile_error!(
      as its subreaper, which other systems do not have"
 );
 
+pub mod control;
 mod decide;
+mod driver;
 pub mod process;
 
 pub use decide::{
     Action, Input, Level, Note, Order, OrderError, Published, ReplicaName, ReplicaStatus, RunId, ServiceStatus,
     Supervisor,
 };
+pub use driver::{Ended, Handle, start};

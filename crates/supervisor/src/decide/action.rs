@@ -21,8 +21,8 @@ pub enum Input {
     Health(RunId, bool, String),
     /// It has said `READY=1`.
     Ready(RunId),
-    /// It has said `WATCHDOG=1`.
-    Alive(RunId),
+    /// It has not said `WATCHDOG=1` for as long as its service's `watchdog` allows, or has said that it hangs.
+    Silent(RunId),
     /// The file says this now; services that are missing are stopped and forgotten.
     Configured(BTreeMap<String, Service>),
     /// Everything is to stop, in order.

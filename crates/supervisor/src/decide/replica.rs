@@ -51,8 +51,6 @@ struct Run {
     health: String,
     is_ready: bool,
     is_watched: bool,
-    /// When it must have said that it is alive.
-    alive_until: Option<Time>,
 }
 
 /// What comes after the end of the process.
@@ -149,7 +147,6 @@ impl Replica {
             health: String::new(),
             is_ready: !self.service.notify,
             is_watched: false,
-            alive_until: None,
         });
         out.push(Action::Start(id, self.name.clone(), Arc::clone(&self.service)));
         let why = std::mem::take(&mut self.why);
@@ -157,7 +154,6 @@ impl Replica {
     }
 
     pub(super) fn started(&mut self, now: Time, pid: i32, out: &mut Outbox) {
-        let watchdog = self.service.watchdog;
         let is_checked = self.service.check().kind != CheckKind::None;
         let State::Starting { until } = self.state else {
             if let Some(run) = &mut self.run {
@@ -167,7 +163,6 @@ impl Replica {
         };
         let Some(run) = &mut self.run else { return };
         run.pid = Some(pid);
-        run.alive_until = watchdog.map(|watchdog| now + self.service.start_timeout.max(watchdog));
         run.is_watched = is_checked;
         if is_checked {
             out.push(Action::Watch(run.id));
@@ -222,9 +217,10 @@ impl Replica {
         }
     }
 
-    pub(super) fn heard_alive(&mut self, now: Time) {
-        if let Some(run) = &mut self.run {
-            run.alive_until = self.service.watchdog.map(|watchdog| now + watchdog);
+    pub(super) fn fell_silent(&mut self, now: Time, out: &mut Outbox) {
+        if !self.state.is_ending() {
+            let watchdog = self.service.watchdog.unwrap_or_default();
+            self.fail(now, format!("hangs: it has not said WATCHDOG=1 for {watchdog:?}"), out);
         }
     }
 
@@ -258,15 +254,10 @@ impl Replica {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        [self.state.until(), self.forgiven_at(), self.silent_at()].into_iter().flatten().min()
+        [self.state.until(), self.forgiven_at()].into_iter().flatten().min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
-        if self.silent_at().is_some_and(|at| at <= now) {
-            let watchdog = self.service.watchdog.unwrap_or_default();
-            let why = format!("hangs: it has not said WATCHDOG=1 for {watchdog:?}");
-            self.fail(now, why, out);
-        }
         if self.forgiven_at().is_some_and(|at| at <= now) {
             self.forgive();
         }
@@ -400,12 +391,6 @@ impl Replica {
     /// When it will have served for long enough.
     fn forgiven_at(&self) -> Option<Time> {
         (self.is_serving() && self.failures > 0).then(|| self.since + self.service.healthy_after)
-    }
-
-    /// When it will have been silent for too long.
-    fn silent_at(&self) -> Option<Time> {
-        let is_expected = matches!(self.state, State::Unready { .. } | State::Serving | State::Unhealthy { .. });
-        self.run.as_ref().and_then(|run| run.alive_until).filter(|_| is_expected)
     }
 
     fn health_in_brackets(&self) -> String {

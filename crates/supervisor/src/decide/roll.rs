@@ -48,13 +48,14 @@ impl ServiceState {
         if numbers.is_empty() {
             return;
         }
+        self.last_roll = None;
         out.note(Level::Info, &self.name, format!("rolling restart of {} begins: {why}", replicas(numbers.len())));
         if let Some(roll) = &mut self.roll {
             roll.pending.extend(numbers);
             return;
         }
-        let surge = self.settings.surges().then(|| (self.settings.slots()..).find(|n| !self.replicas.contains_key(n)));
-        let surge = surge.flatten().filter(|_| self.is_serving());
+        let after_all = self.replicas.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
+        let surge = (self.settings.surges() && self.is_serving()).then_some(after_all);
         if let Some(surge) = surge {
             self.add(now, surge, Role::Surge);
         }
@@ -67,7 +68,8 @@ impl ServiceState {
         if let Some(failed) = self.settle(&mut roll) {
             let left = replicas(roll.pending.len());
             let text = format!("rolling restart aborted: {failed}; {left} left as before");
-            out.note(Level::Error, &self.name, text);
+            out.note(Level::Error, &self.name, text.clone());
+            self.last_roll = Some(text);
             return self.end_surge(now, &roll, out);
         }
         if roll.surge.and_then(|surge| self.replicas.get(&surge)).is_none_or(Replica::is_serving) {

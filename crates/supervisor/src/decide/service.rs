@@ -15,6 +15,7 @@ use super::{
     roll::Roll,
     state::State,
 };
+use crate::process::Exit;
 
 /// A service and its replicas, in the order of their numbers.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct ServiceState {
     /// Whether the file names it no more.
     pub(super) is_retired: bool,
     pub(super) roll: Option<Roll>,
+    /// Why the last one was aborted.
+    pub(super) last_roll: Option<String>,
     pub(super) outage: Outage,
     published: Vec<Published>,
 }
@@ -41,6 +44,7 @@ impl ServiceState {
             leaving: BTreeSet::new(),
             is_retired: false,
             roll: None,
+            last_roll: None,
             outage: Outage::default(),
             published: Vec::new(),
         };
@@ -54,6 +58,12 @@ impl ServiceState {
     /// Whether calls can be answered.
     pub(super) fn is_serving(&self) -> bool {
         self.replicas.values().any(Replica::is_serving)
+    }
+
+    /// Whether those that come after it may start, and nobody need wait for it: it serves, or has done what it was for.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_done = |replica: &Replica| replica.is_over() && replica.last_exit().is_some_and(Exit::is_success);
+        self.is_serving() || self.replicas.values().all(is_done)
     }
 
     pub(super) fn has_process(&self) -> bool {
@@ -161,11 +171,8 @@ impl ServiceState {
                 self.add_again(now, number, out);
             }
         }
-        let mut primaries = 0;
-        for replica in self.replicas.range_mut(..slots).map(|(_, replica)| replica) {
-            let is_primary = primaries < self.settings.replicas;
-            primaries += 1;
-            replica.role = if is_primary { Role::Primary } else { Role::Standby };
+        for (number, replica) in self.replicas.range_mut(..slots) {
+            replica.role = if *number < self.settings.replicas { Role::Primary } else { Role::Standby };
         }
     }
 

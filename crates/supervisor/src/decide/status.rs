@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     RunId,
     replica::{Replica, Role},
+    roll::Roll,
     service::ServiceState,
 };
 
@@ -20,6 +21,8 @@ pub struct ServiceStatus {
     pub wanted: usize,
     /// How far a rolling restart is; none where there is none.
     pub rolling: Option<String>,
+    /// Why the last rolling restart was aborted; none where it was not.
+    pub last_roll: Option<String>,
     /// Each of them, in the order of their numbers.
     pub replicas: Vec<ReplicaStatus>,
 }
@@ -66,7 +69,8 @@ impl ServiceStatus {
             name: service.name.to_string(),
             serving,
             wanted,
-            rolling: service.roll.as_ref().map(|roll| roll.progress()),
+            rolling: service.roll.as_ref().map(Roll::progress),
+            last_roll: service.last_roll.clone(),
             replicas: service.replicas.values().map(|replica| ReplicaStatus::of(now, replica)).collect(),
         }
     }

@@ -110,9 +110,9 @@ impl Supervisor {
         self.services.values().map(|service| ServiceStatus::of(now, service)).collect()
     }
 
-    /// Whether every service can answer calls.
+    /// Whether every service serves, or has done what it was for; not where there is none.
     pub fn is_serving(&self) -> bool {
-        self.services.values().all(ServiceState::is_serving)
+        !self.services.is_empty() && self.services.values().all(ServiceState::is_settled)
     }
 
     /// Whether there is nothing left to do: everything was stopped, or has ended by itself for good.
@@ -138,12 +138,11 @@ impl Supervisor {
             }
         }
         for (name, settings) in services {
-            match self.services.get_mut(&*name) {
-                Some(state) => state.configure(now, settings, &mut self.out),
-                None => {
-                    let state = ServiceState::new(now, &name, settings);
-                    self.services.insert(Arc::clone(&state.name), state);
-                }
+            if let Some(state) = self.services.get_mut(&*name) {
+                state.configure(now, settings, &mut self.out);
+            } else {
+                let state = ServiceState::new(now, &name, settings);
+                self.services.insert(Arc::clone(&state.name), state);
             }
         }
     }
@@ -169,7 +168,7 @@ impl Supervisor {
             Input::Gone(_) => replica.gone(now, entropy, out),
             Input::Health(_, is_healthy, why) => replica.heard_health(now, is_healthy, why, out),
             Input::Ready(_) => replica.heard_ready(now, out),
-            Input::Alive(_) => replica.heard_alive(now),
+            Input::Silent(_) => replica.fell_silent(now, out),
             Input::Configured(_) | Input::Shutdown | Input::KillAll => {}
         }
     }
@@ -206,17 +205,17 @@ impl Supervisor {
         if self.is_shutting_down {
             self.stop_in_order(now);
         }
-        let serving: BTreeSet<Arc<str>> = self
+        let settled: BTreeSet<Arc<str>> = self
             .services
             .iter()
-            .filter(|(_, service)| service.is_serving())
+            .filter(|(_, service)| service.is_settled())
             .map(|(name, _)| Arc::clone(name))
             .collect();
         for service in self.services.values_mut() {
             service.forget_dismissed();
             service.step_roll(now, &mut self.out);
             service.step_promotion(now, &mut self.out);
-            let can_start = service.settings.after.iter().all(|before| serving.contains(&**before));
+            let can_start = service.settings.after.iter().all(|before| settled.contains(&**before));
             if can_start && !self.is_shutting_down && !service.is_retired {
                 service.start_waiting(now, &mut self.runs, &mut self.out);
             }
@@ -252,7 +251,7 @@ fn run_of(input: &Input) -> Option<RunId> {
         | Input::Gone(run)
         | Input::Health(run, ..)
         | Input::Ready(run)
-        | Input::Alive(run) => Some(*run),
+        | Input::Silent(run) => Some(*run),
         Input::Configured(_) | Input::Shutdown | Input::KillAll => None,
     }
 }

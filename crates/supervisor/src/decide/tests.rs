@@ -145,13 +145,9 @@ fn failed_checks_take_a_replica_out_at_once_and_restart_it_after_a_while() {
 
 #[test]
 fn a_watchdog_that_falls_silent_is_a_hang_and_what_ignores_term_is_killed() {
-    let mut world = greeter("watchdog = \"2s\"\nstart_timeout = \"2s\"\nstop_timeout = \"3s\"");
+    let mut world = greeter("watchdog = \"2s\"\nstop_timeout = \"3s\"");
     world.obeys = false;
-    for _ in 0..3 {
-        world.seconds(1);
-        world.input(Input::Alive(world.run("a/0")));
-    }
-    world.seconds(2);
+    world.input(Input::Silent(world.run("a/0")));
     assert_eq!(world.state("a/0"), "stopping");
     assert!(world.has_told("hangs: it has not said WATCHDOG=1 for 2s"), "{:?}", world.notes);
     world.seconds(3);
@@ -175,6 +171,17 @@ fn services_start_after_those_they_need_and_stop_before_them() {
     world.seconds(5);
     assert_eq!(world.log, ["+db/0", "+web/0", "~web/0", "~db/0"]);
     assert!(world.supervisor.is_finished() && world.processes.is_empty());
+}
+
+#[test]
+fn a_service_that_has_done_what_it_was_for_holds_up_nobody() {
+    let toml = "[service.job]\ncommand = \"job\"\nrestart = \"on-failure\"\n[service.web]\ncommand = \"web\"\nafter = [\"job\"]\n";
+    let mut world = World::new(toml);
+    world.exit("job/0", Exit::Code(0));
+    world.exit("web/0", Exit::Code(1));
+    world.seconds(1);
+    assert_eq!((world.state("job/0").as_str(), world.state("web/0").as_str()), ("stopped", "serving"));
+    assert!(world.supervisor.is_serving() && !world.supervisor.is_finished());
 }
 
 #[test]
