@@ -23,6 +23,11 @@ enum Format {
 }
 
 impl Args {
+    /// Whether logs are for machines.
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self.log_format, Format::Json)
+    }
+
     /// Starts logging: at `--log-level`, or at `default` where it is not given.
     pub(crate) fn start(&self, default: &str) {
         let filter = EnvFilter::new(self.log_level.as_deref().unwrap_or(default));

@@ -5,12 +5,16 @@
 mod check;
 mod demo;
 mod logging;
+mod orders;
 mod proxy;
 mod signals;
+mod status;
+mod supervise;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use evenkeel_supervisor::process::launcher;
 
 /// Keeps gRPC services available and steady.
 #[derive(Debug, Parser)]
@@ -24,6 +28,11 @@ struct Evenkeel {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Supervise(supervise::Args),
+    Status(status::Args),
+    Restart(orders::RestartArgs),
+    Stop(orders::StopArgs),
+    Start(orders::StartArgs),
     Proxy(proxy::Args),
     Check(check::Args),
     Demo(demo::Args),
@@ -32,6 +41,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // First of all: a process that is being started for a service is not ours to read the arguments of.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == launcher::ARGUMENT) {
+        return launcher::run(arguments);
+    }
     let Evenkeel { logging, command } = match Evenkeel::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
@@ -45,6 +59,14 @@ fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match command {
+            Command::Supervise(args) => {
+                logging.start("info");
+                supervise::run(args, logging.is_json()).await
+            }
+            Command::Status(args) => status::run(args).await,
+            Command::Restart(args) => orders::restart(args).await,
+            Command::Stop(args) => orders::stop(args).await,
+            Command::Start(args) => orders::start(args).await,
             Command::Proxy(args) => {
                 logging.start("info");
                 proxy::run(args).await

@@ -1,14 +1,21 @@
-use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::builder::PossibleValuesParser;
 use evenkeel_channel::{
-    Channel,
+    Builder, Channel,
     balance::{HealthCheck, Policies, UnknownService},
 };
-use evenkeel_config::parse_duration;
+use evenkeel_config::{File, Proxy as Config, parse_duration};
 use evenkeel_proxy::{Proxy, Settings};
+use serde_json::{Value, json};
 
-use crate::signals;
+use crate::{signals, supervise::Proxies};
 
 /// Without a policy from the command line or the service config, calls go where the fewest are running.
 const DEFAULT_POLICY: &str = "least_request";
@@ -18,11 +25,15 @@ const DEFAULT_POLICY: &str = "least_request";
 #[allow(clippy::doc_markdown, reason = "help texts are for terminals")]
 pub(crate) struct Args {
     /// The service: dns:///name:port, ipv4:ADDR:PORT,…, ipv6:…, unix:PATH, or host:port,host:port…
-    target: String,
+    #[arg(required_unless_present = "config")]
+    target: Option<String>,
     /// A service that stands by for when the one before it cannot take all calls: the first is group 1, and so on. The
     /// policy then works within each group, under `failover`
     #[arg(long, value_name = "TARGET")]
     standby: Vec<String>,
+    /// Serve each [proxy.NAME] of a TOML file, as `evenkeel supervise` does, in place of what is said here
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "standby"])]
+    config: Option<PathBuf>,
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -65,40 +76,97 @@ pub(crate) async fn run(args: Args) -> ExitCode {
 async fn serve(args: Args) -> Result<bool, String> {
     // Before anybody can know that we run, so that no signal is missed.
     let terminated = signals::terminated().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let channel = channel(&args)?;
+    if let Some(path) = &args.config {
+        return serve_file(path, terminated).await;
+    }
+    let target = args.target.clone().unwrap_or_default();
+    let channel = channel(Channel::builder(&target), &args.said(), false)?;
     let settings = Settings::default().with_drain_timeout(args.drain_timeout);
     let proxy = Proxy::bind(args.listen, channel, settings)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", args.listen))?;
     announce(proxy.local_addr());
-    tracing::info!(target: "evenkeel::proxy", listen = %proxy.local_addr(), target = args.target, "proxy is serving");
+    tracing::info!(target: "evenkeel::proxy", listen = %proxy.local_addr(), target, "proxy is serving");
     Ok(proxy.serve(terminated).await)
 }
 
-fn channel(args: &Args) -> Result<Channel, String> {
-    let mut builder = Channel::builder(&args.target).default_policy(DEFAULT_POLICY);
-    builder = args.standby.iter().fold(builder, |builder, target| builder.standby(target));
-    if let Some(path) = &args.service_config {
-        let json = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        builder = builder.service_config(&json).map_err(|error| format!("{}: {error}", path.display()))?;
+async fn serve_file(path: &Path, terminated: impl Future<Output = ()>) -> Result<bool, String> {
+    let file = File::read(path).map_err(|error| error.to_string())?;
+    if file.proxies.is_empty() {
+        return Err(format!("{}: it has no [proxy.NAME]", path.display()));
     }
-    if let Some(policy) = &args.policy {
+    let mut proxies = Proxies::bind(&file, None).await?;
+    terminated.await;
+    proxies.drain();
+    Ok(proxies.ended().await)
+}
+
+/// The channel of a proxy. That of a supervised service goes by the ranks of its replicas, so that standbys get calls only
+/// while no primary serves.
+pub(crate) fn channel(mut builder: Builder, proxy: &Config, has_ranks: bool) -> Result<Channel, String> {
+    builder = builder.default_policy(DEFAULT_POLICY);
+    builder = proxy.standby.iter().fold(builder, Builder::standby);
+    let json = proxy
+        .service_config
+        .as_deref()
+        .map(|path| std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display())));
+    let mut json = json.transpose()?;
+    if has_ranks {
+        json = Some(ranked(json.as_deref(), proxy.policy.as_deref())?);
+    }
+    if let Some(json) = json {
+        let path = proxy.service_config.as_deref().map_or(String::new(), |path| format!("{}: ", path.display()));
+        builder = builder.service_config(&json).map_err(|error| format!("{path}{error}"))?;
+    }
+    if let (Some(policy), false) = (&proxy.policy, has_ranks) {
         builder = builder.policy(policy);
     }
-    if let Some(check) = health_check(args) {
+    if let Some(check) = health_check(proxy) {
         builder = builder.health_check(check);
     }
     builder.build().map_err(|error| error.to_string())
 }
 
-fn health_check(args: &Args) -> Option<HealthCheck> {
-    if args.no_health_check {
+/// A service config with its policy under one that goes by the endpoints' ranks.
+fn ranked(json: Option<&str>, policy: Option<&str>) -> Result<String, String> {
+    let mut config: Value =
+        serde_json::from_str(json.unwrap_or("{}")).map_err(|error| format!("service_config: {error}"))?;
+    let Some(fields) = config.as_object_mut() else { return Err("service_config: it is no JSON object".to_owned()) };
+    let named = |name: &str| json!([{ name: {} }]);
+    let child = match (policy, fields.remove("loadBalancingConfig")) {
+        (Some(policy), _) => named(policy),
+        (None, Some(child)) => child,
+        (None, None) => named(DEFAULT_POLICY),
+    };
+    fields.insert("loadBalancingConfig".to_owned(), json!([{ "priority": { "childPolicy": child } }]));
+    Ok(config.to_string())
+}
+
+fn health_check(proxy: &Config) -> Option<HealthCheck> {
+    if !proxy.health_check {
         return None;
     }
-    Some(match &args.health_service {
+    Some(match &proxy.health_service {
         Some(service) => HealthCheck { service: service.clone(), unknown: UnknownService::IsUnhealthy },
         None => HealthCheck { service: String::new(), unknown: UnknownService::IsUnchecked },
     })
+}
+
+impl Args {
+    /// What a file would say.
+    fn said(&self) -> Config {
+        Config {
+            listen: self.listen,
+            service: None,
+            target: self.target.clone(),
+            standby: self.standby.clone(),
+            policy: self.policy.clone(),
+            health_check: !self.no_health_check,
+            health_service: self.health_service.clone(),
+            service_config: self.service_config.clone(),
+            drain_timeout: self.drain_timeout,
+        }
+    }
 }
 
 /// Says where the proxy listens: for people, and for programs that asked for any free port.
@@ -106,4 +174,23 @@ fn announce(address: SocketAddr) {
     let mut stdout = std::io::stdout().lock();
     // A closed standard output is no reason not to serve.
     let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_of_a_supervised_service_goes_under_one_by_ranks() {
+        let policy = |json, policy| {
+            let config: Value = serde_json::from_str(&ranked(json, policy).unwrap()).unwrap();
+            config["loadBalancingConfig"][0]["priority"]["childPolicy"][0].to_string()
+        };
+        let round_robin = r#"{"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[]}"#;
+        assert_eq!(policy(None, None), r#"{"least_request":{}}"#);
+        assert_eq!(policy(Some(round_robin), None), r#"{"round_robin":{}}"#);
+        assert_eq!(policy(Some(round_robin), Some("random")), r#"{"random":{}}"#);
+        assert!(ranked(Some(round_robin), None).unwrap().contains("methodConfig"));
+        assert!(ranked(Some("[]"), None).is_err());
+    }
 }

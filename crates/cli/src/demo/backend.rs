@@ -47,6 +47,9 @@ pub(crate) struct BackendArgs {
     /// The port to listen on, 0 for a free one; it is printed on standard output once calls are taken
     #[arg(long, default_value_t = 0)]
     pub(super) port: u16,
+    /// Serve until a signal ends it, rather than until standard input does
+    #[arg(long)]
+    pub(super) stay: bool,
 }
 
 /// Serves until standard input ends: however the parent dies, the backend goes with it. A stopped process reads no
@@ -63,7 +66,9 @@ pub(crate) async fn serve_backend(args: BackendArgs) -> ExitCode {
 }
 
 async fn serve(args: BackendArgs) -> Result<(), BackendError> {
-    die_with_parent()?;
+    if !args.stay {
+        die_with_parent()?;
+    }
     let bind = |source| BackendError::Bind { port: args.port, source };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await.map_err(bind)?;
     let port = listener.local_addr().map_err(bind)?.port();
@@ -74,7 +79,7 @@ async fn serve(args: BackendArgs) -> Result<(), BackendError> {
     let server = Server::builder().add_service(health).add_service(echo);
     tokio::select! {
         ended = server.serve_with_incoming(TcpIncoming::from(listener)) => ended?,
-        ended = obey(&reporter) => ended.map_err(BackendError::Parent)?,
+        ended = obey(&reporter), if !args.stay => ended.map_err(BackendError::Parent)?,
     }
     Ok(())
 }
