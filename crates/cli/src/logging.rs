@@ -28,6 +28,13 @@ impl Args {
         matches!(self.log_format, Format::Json)
     }
 
+    /// Starts logging at `--log-level`, and not at all without it.
+    pub(crate) fn start_if_asked(&self) {
+        if self.log_level.is_some() {
+            self.start("off");
+        }
+    }
+
     /// Starts logging: at `--log-level`, or at `default` where it is not given.
     pub(crate) fn start(&self, default: &str) {
         let filter = EnvFilter::new(self.log_level.as_deref().unwrap_or(default));

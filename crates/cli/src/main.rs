@@ -11,9 +11,9 @@ mod signals;
 mod status;
 mod supervise;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use evenkeel_supervisor::process::launcher;
 
 /// Keeps gRPC services available and steady.
@@ -41,15 +41,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
     // First of all: a process that is being started for a service is not ours to read the arguments of.
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == launcher::ARGUMENT) {
-        return launcher::run(arguments);
+    if arguments.get(1).is_some_and(|first| first == launcher::ARGUMENT) {
+        return launcher::run(arguments.into_iter().skip(2));
     }
-    let Evenkeel { logging, command } = match Evenkeel::try_parse() {
+    if check::stand_in::is_meant(arguments.first()) {
+        return check::stand_in::run(arguments.drain(1..));
+    }
+    let Evenkeel { logging, command } = match parse(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
+    if let Command::Check(args) = command {
+        // A probe starts anew every few seconds, and is to cost little: it logs only if asked to.
+        logging.start_if_asked();
+        return check::run(&args);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -57,33 +65,40 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(async {
-        match command {
-            Command::Supervise(args) => {
-                logging.start("info");
-                supervise::run(args, logging.is_json()).await
-            }
-            Command::Status(args) => status::run(args).await,
-            Command::Restart(args) => orders::restart(args).await,
-            Command::Stop(args) => orders::stop(args).await,
-            Command::Start(args) => orders::start(args).await,
-            Command::Proxy(args) => {
-                logging.start("info");
-                proxy::run(args).await
-            }
-            Command::Check(args) => {
-                logging.start("off");
-                check::run(args).await
-            }
-            Command::Demo(args) => {
-                if args.may_log() {
-                    logging.start("off");
-                }
-                demo::run(args).await
-            }
-            Command::DemoBackend(args) => demo::serve_backend(args).await,
+    runtime.block_on(run(command, &logging))
+}
+
+/// `check` takes flags with one dash, too.
+fn parse(arguments: Vec<OsString>) -> Result<Evenkeel, clap::Error> {
+    let mut command = Evenkeel::command();
+    command.build();
+    let check = command.find_subcommand("check").expect("it is one of the commands");
+    Evenkeel::try_parse_from(check::flags::normalized(arguments, "check", check))
+}
+
+async fn run(command: Command, logging: &logging::Args) -> ExitCode {
+    match command {
+        Command::Proxy(args) => {
+            logging.start("info");
+            proxy::run(args).await
         }
-    })
+        Command::Supervise(args) => {
+            logging.start("info");
+            supervise::run(args, logging.is_json()).await
+        }
+        Command::Status(args) => status::run(args).await,
+        Command::Restart(args) => orders::restart(args).await,
+        Command::Stop(args) => orders::stop(args).await,
+        Command::Start(args) => orders::start(args).await,
+        Command::Check(args) => check::run(&args),
+        Command::Demo(args) => {
+            if args.may_log() {
+                logging.start("off");
+            }
+            demo::run(args).await
+        }
+        Command::DemoBackend(args) => demo::serve_backend(args).await,
+    }
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for. A usage error is 1, as a health probe's

@@ -2,95 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod process;
 #[path = "../../channel/tests/servers/mod.rs"]
 mod servers;
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::net::SocketAddr;
 
-use evenkeel_health::ServingStatus;
 use evenkeel_proto::demo::{EchoRequest, echo_client::EchoClient};
+use process::{evenkeel, exit_code, lines, next_line, run, signal};
 use servers::{Server, request};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn evenkeel(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
-}
-
-/// Runs to the end: exit code, standard output, standard error.
-async fn run(arguments: &[&str]) -> (i32, String, String) {
-    let output = tokio::time::timeout(PATIENCE, evenkeel(arguments).output()).await.expect("it ends").unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
-async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
-    tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("a line comes").unwrap().expect("there is a line")
-}
-
-fn lines(child: &mut Child) -> Lines<BufReader<ChildStdout>> {
-    BufReader::new(child.stdout.take().unwrap()).lines()
-}
-
-async fn signal(child: &Child, name: &str) {
-    let pid = child.id().unwrap().to_string();
-    assert!(Command::new("kill").args([format!("-{name}"), pid]).status().await.unwrap().success());
-}
-
-async fn exit_code(child: &mut Child) -> i32 {
-    tokio::time::timeout(PATIENCE, child.wait()).await.expect("it exits").unwrap().code().unwrap()
-}
-
-#[tokio::test]
-async fn check_prints_the_status_and_exits_by_it() {
-    let server = Server::start().await;
-    let address = server.address.to_string();
-    assert_eq!(run(&["check", &address]).await, (0, "SERVING\n".into(), String::new()));
-
-    let (code, _, error) = run(&["check", &address, "--service", "nobody.Knows"]).await;
-    assert_eq!((code, error.contains("does not know the service \"nobody.Knows\"")), (3, true), "{error}");
-
-    server.health.set("", ServingStatus::NotServing);
-    assert_eq!(run(&["check", &address]).await, (4, "NOT_SERVING\n".into(), String::new()));
-
-    server.stop().await;
-    let (code, _, error) = run(&["check", &address]).await;
-    assert_eq!((code, error.contains("refused")), (2, true), "{error}");
-}
-
-#[tokio::test]
-async fn check_says_what_is_wrong_with_its_arguments() {
-    let (code, _, error) = run(&["check", "dsn:///x"]).await;
-    assert_eq!((code, error.contains("did you mean `dns`")), (1, true), "{error}");
-    assert_eq!(run(&["check"]).await.0, 1);
-    assert_eq!(run(&["check", "--help"]).await.0, 0);
-}
-
-#[tokio::test]
-async fn check_connects_within_its_time_out_or_says_that_it_did_not() {
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = silent.local_addr().unwrap().to_string();
-    let (code, _, error) = run(&["check", &address, "--connect-timeout", "100ms"]).await;
-    assert_eq!((code, error.contains("not connected within 100ms")), (2, true), "{error}");
-}
-
-#[tokio::test]
-async fn check_watches_until_it_is_interrupted() {
-    let server = Server::start().await;
-    let mut child = evenkeel(&["check", &server.address.to_string(), "--watch"]).spawn().unwrap();
-    let mut output = lines(&mut child);
-    assert_eq!(next_line(&mut output).await, "SERVING");
-    server.health.set("", ServingStatus::NotServing);
-    assert_eq!(next_line(&mut output).await, "NOT_SERVING");
-    signal(&child, "INT").await;
-    assert_eq!(exit_code(&mut child).await, 4);
-}
+use tokio::process::Child;
 
 /// A proxy that listens, and where.
 async fn proxy(arguments: &[&str]) -> (Child, SocketAddr) {

@@ -40,14 +40,22 @@ impl Authority {
 
     /// A certificate for `name` and its key, in PEM.
     pub(crate) fn issue(&self, name: &str) -> (String, String) {
+        self.issue_as(&CertificateParams::new(vec![name.to_owned()]).unwrap())
+    }
+
+    fn issue_as(&self, params: &CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     /// A server's side that asks for no certificate.
     pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
-        self.config(name, WebPkiClientVerifier::no_client_auth())
+        self.config(self.issue(name), WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// As [`server`](Self::server), with a certificate like this one.
+    pub(crate) fn server_as(&self, params: &CertificateParams) -> Arc<ServerConfig> {
+        self.config(self.issue_as(params), WebPkiClientVerifier::no_client_auth())
     }
 
     /// A server's side that wants a certificate of `clients`.
@@ -56,11 +64,11 @@ impl Authority {
         roots.add(CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-        self.config(name, verifier)
+        self.config(self.issue(name), verifier)
     }
 
-    fn config(&self, name: &str, clients: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
-        let (chain, key) = self.issue(name);
+    #[allow(clippy::unused_self, reason = "it is the authority that has issued the certificate")]
+    fn config(&self, (chain, key): (String, String), clients: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
         let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
