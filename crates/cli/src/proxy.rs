@@ -9,9 +9,10 @@ use std::{
 use clap::builder::PossibleValuesParser;
 use evenkeel_channel::{
     Builder, Channel,
-    balance::{HealthCheck, Policies, UnknownService},
+    balance::{CheckSettings, HealthCheck, Policies, UnknownService},
+    checker::Probe,
 };
-use evenkeel_config::{File, Proxy as Config, parse_duration};
+use evenkeel_config::{EndpointCheck, EndpointCheckKind, File, Proxy as Config, nearest, parse_duration};
 use evenkeel_proxy::{Proxy, Settings};
 use serde_json::{Value, json};
 
@@ -47,6 +48,16 @@ pub(crate) struct Args {
     /// Take a connection for proof of health
     #[arg(long)]
     no_health_check: bool,
+    /// Check the endpoints beside that, over connections of the checks' own: grpc[:SERVICE], grpc-watch[:SERVICE],
+    /// http:PATH, http2:PATH or tcp
+    #[arg(long, value_name = "KIND", value_parser = parse_check)]
+    check: Option<EndpointCheck>,
+    /// The port that is checked, in place of that which takes the calls
+    #[arg(long, value_name = "PORT", requires = "check")]
+    check_port: Option<u16>,
+    /// From one check to the next, while all is well
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration, requires = "check")]
+    check_interval: Duration,
     /// A gRPC service config, as a JSON file: policies, retries, time-outs
     #[arg(long, value_name = "FILE")]
     service_config: Option<PathBuf>,
@@ -124,6 +135,9 @@ pub(crate) fn channel(mut builder: Builder, proxy: &Config, has_ranks: bool) -> 
     if let Some(check) = health_check(proxy) {
         builder = builder.health_check(check);
     }
+    if let Some(check) = &proxy.check {
+        builder = builder.check(probe(check), settings(check));
+    }
     builder.build().map_err(|error| error.to_string())
 }
 
@@ -152,6 +166,51 @@ fn health_check(proxy: &Config) -> Option<HealthCheck> {
     })
 }
 
+fn probe(check: &EndpointCheck) -> Probe {
+    let probe = match check.kind {
+        EndpointCheckKind::Grpc => Probe::grpc(&check.service),
+        EndpointCheckKind::GrpcWatch => Probe::watch(&check.service),
+        EndpointCheckKind::Http => Probe::http(&check.path),
+        EndpointCheckKind::Http2 => Probe::http2(&check.path),
+        EndpointCheckKind::Tcp => Probe::tcp(),
+    };
+    match check.port {
+        Some(port) => probe.port(port),
+        None => probe,
+    }
+}
+
+fn settings(check: &EndpointCheck) -> CheckSettings {
+    let mut settings = CheckSettings::every(check.interval);
+    (settings.timeout, settings.rise, settings.fall) = (check.timeout, check.rise, check.fall);
+    settings
+}
+
+/// A check as the command line says it: its kind, and after a colon what it asks for.
+fn parse_check(text: &str) -> Result<EndpointCheck, String> {
+    let (kind, asked) = text.split_once(':').map_or((text, None), |(kind, asked)| (kind, Some(asked.to_owned())));
+    let kinds = [
+        ("grpc", EndpointCheckKind::Grpc),
+        ("grpc-watch", EndpointCheckKind::GrpcWatch),
+        ("http", EndpointCheckKind::Http),
+        ("http2", EndpointCheckKind::Http2),
+        ("tcp", EndpointCheckKind::Tcp),
+    ];
+    let names = kinds.map(|(name, _)| name);
+    let found = kinds.into_iter().find(|(name, _)| *name == kind).map(|(_, kind)| kind);
+    let kind = found.ok_or_else(|| match nearest(kind, &names, 2) {
+        Some(word) => format!("there is no check {kind:?}; did you mean {word:?}?"),
+        None => format!("there is no check {kind:?}; there are {}", names.join(", ")),
+    })?;
+    let check = EndpointCheck { kind, ..EndpointCheck::default() };
+    Ok(match (kind, asked) {
+        (_, None) => check,
+        (EndpointCheckKind::Grpc | EndpointCheckKind::GrpcWatch, Some(service)) => EndpointCheck { service, ..check },
+        (EndpointCheckKind::Http | EndpointCheckKind::Http2, Some(path)) => EndpointCheck { path, ..check },
+        (EndpointCheckKind::Tcp, Some(_)) => return Err("a TCP check asks for nothing: write tcp".to_owned()),
+    })
+}
+
 impl Args {
     /// What a file would say.
     fn said(&self) -> Config {
@@ -163,6 +222,11 @@ impl Args {
             policy: self.policy.clone(),
             health_check: !self.no_health_check,
             health_service: self.health_service.clone(),
+            check: self.check.clone().map(|check| EndpointCheck {
+                port: self.check_port,
+                interval: self.check_interval,
+                ..check
+            }),
             service_config: self.service_config.clone(),
             drain_timeout: self.drain_timeout,
         }
@@ -179,6 +243,17 @@ fn announce(address: SocketAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checks_are_read_from_the_command_line() {
+        let check = parse_check("http:/readyz?full=1").unwrap();
+        assert_eq!((check.kind, check.path.as_str()), (EndpointCheckKind::Http, "/readyz?full=1"));
+        let check = parse_check("grpc-watch:shop.Cart").unwrap();
+        assert_eq!((check.kind, check.service.as_str()), (EndpointCheckKind::GrpcWatch, "shop.Cart"));
+        assert_eq!(parse_check("grpc"), Ok(EndpointCheck::default()));
+        assert_eq!(parse_check("htp:/").unwrap_err(), r#"there is no check "htp"; did you mean "http"?"#);
+        assert!(parse_check("tcp:80").is_err() && parse_check("").is_err());
+    }
 
     #[test]
     fn the_policy_of_a_supervised_service_goes_under_one_by_ranks() {

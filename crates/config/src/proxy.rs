@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::duration;
 
 /// A proxy (`[proxy.NAME]`): one of `service` and `target` says where its calls go.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Proxy {
     /// Where it listens; port 0 takes any free one.
     pub listen: SocketAddr,
@@ -24,11 +24,59 @@ pub struct Proxy {
     pub health_check: bool,
     /// The service whose health counts. Default: the whole server's, wherever a backend implements it.
     pub health_service: Option<String>,
+    /// How its endpoints are checked beside that, over connections of the checks' own. Default: not at all.
+    pub check: Option<EndpointCheck>,
     /// A gRPC service config: a JSON file. Relative to where the command runs.
     pub service_config: Option<PathBuf>,
     /// How long running calls may take to end once the proxy is to stop. Default 10 s.
     #[serde(default = "ten_seconds", deserialize_with = "duration::read")]
     pub drain_timeout: Duration,
+}
+
+/// How the endpoints of a proxy are checked (`check`). An endpoint gets calls while its checks pass, or while its calls
+/// succeed though they fail; a clear "not serving" is always obeyed.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct EndpointCheck {
+    /// By what. Default `grpc`.
+    #[serde(default)]
+    pub kind: EndpointCheckKind,
+    /// Of `grpc` and `grpc-watch`: the service asked about. Default the whole server.
+    #[serde(default)]
+    pub service: String,
+    /// Of `http` and `http2`: the path that must answer with a status from 200 to 399. Default `/`.
+    #[serde(default = "root")]
+    pub path: String,
+    /// The port asked, in place of that which takes the calls. Default the same.
+    pub port: Option<u16>,
+    /// From one check to the next, while all is well. Default 1 s.
+    #[serde(default = "second", deserialize_with = "duration::read")]
+    pub interval: Duration,
+    /// How long an answer may take, connecting included. Default 500 ms.
+    #[serde(default = "half_second", deserialize_with = "duration::read")]
+    pub timeout: Duration,
+    /// Answers in a row that bring back what had failed. Default 2.
+    #[serde(default = "two")]
+    pub rise: u32,
+    /// Failures in a row that take an endpoint out. Default 2.
+    #[serde(default = "two")]
+    pub fall: u32,
+}
+
+/// By what a proxy's endpoint is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointCheckKind {
+    /// `grpc.health.v1.Health/Check`.
+    #[default]
+    Grpc,
+    /// `grpc.health.v1.Health/Watch`, with Check beside it, and alone where there is no Watch.
+    GrpcWatch,
+    /// An HTTP/1.1 GET.
+    Http,
+    /// An HTTP/2 GET.
+    Http2,
+    /// A TCP connection.
+    Tcp,
 }
 
 /// Where a proxy's calls go.
@@ -51,8 +99,39 @@ impl Proxy {
     }
 }
 
+impl Default for EndpointCheck {
+    fn default() -> Self {
+        Self {
+            kind: EndpointCheckKind::default(),
+            service: String::new(),
+            path: root(),
+            port: None,
+            interval: second(),
+            timeout: half_second(),
+            rise: two(),
+            fall: two(),
+        }
+    }
+}
+
 fn yes() -> bool {
     true
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+fn second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn half_second() -> Duration {
+    Duration::from_millis(500)
+}
+
+fn two() -> u32 {
+    2
 }
 
 fn ten_seconds() -> Duration {
