@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// Print nothing: the exit code says it
     #[arg(long, short, alias = "q", conflicts_with = "verbose")]
     quiet: bool,
-    /// The HTTP proxy to go through, as http://[user:password@]host[:port]; without it, what HTTPS_PROXY and NO_PROXY say
+    /// The HTTP proxy to go through, as http://user:password@host:port; without it, what HTTPS_PROXY and NO_PROXY say
     #[arg(long, value_name = "URL", conflicts_with = "no_proxy", value_parser = parse_proxy)]
     proxy: Option<ConnectProxy>,
     /// Go through no proxy
