@@ -156,7 +156,11 @@ async fn connection(stream: TcpStream, mut state: watch::Receiver<State>) {
     tokio::select! {
         biased;
         // What serves is kept, with its socket.
-        _ = state.wait_for(|state| *state == State::Hung) => pending::<()>().await,
+        () = hung(&mut state) => pending::<()>().await,
         () = &mut serving => {}
     }
+}
+
+async fn hung(state: &mut watch::Receiver<State>) {
+    let _ = state.wait_for(|state| *state == State::Hung).await;
 }

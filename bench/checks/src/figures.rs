@@ -11,9 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use hdrhistogram::Histogram as Counts;
-use metrics::{
-    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
+use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 /// What this process has used.
 pub(crate) struct Usage {
