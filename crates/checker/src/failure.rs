@@ -24,6 +24,7 @@ pub(crate) fn of_status(status: u16, passes: &RangeInclusive<u16>) -> CheckOutco
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Connecting,
+    #[cfg(feature = "tls")]
     Securing,
     Asked,
 }
@@ -32,6 +33,7 @@ pub(crate) enum Step {
 pub(crate) fn timed_out(step: Step, peer_has_spoken: bool) -> CheckOutcome {
     let waited_for = match (step, peer_has_spoken) {
         (Step::Connecting, _) => "no connection within the time-out",
+        #[cfg(feature = "tls")]
         (Step::Securing, _) => "connected, but no TLS handshake within the time-out",
         (Step::Asked, false) => "connected, but not a byte within the time-out: it hangs, or speaks another protocol",
         (Step::Asked, true) => "asked, but no answer within the time-out",

@@ -24,6 +24,7 @@ pub(crate) struct Route {
 impl Route {
     /// A byte stream to it.
     pub(crate) async fn open(&self, step: &mut Step) -> Result<(Stream, Ends), CheckOutcome> {
+        *step = Step::Connecting;
         let dialled = self.dialer.dial(&self.address).await;
         let (stream, ends) = dialled.map_err(|error| {
             let kind = if error.refused { FailureKind::Refused } else { FailureKind::Unreachable };
