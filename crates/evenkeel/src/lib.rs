@@ -60,7 +60,7 @@
 
 pub use evenkeel_channel::{
     BuildError, Builder, CallPriority, Channel, ConnectProxy, ConnectProxyError, DeadlineLayer, Explanation, HashKey,
-    PinnedTo, ReplayLimits, Report, ResponseBody, WaitForReady, balance, naming,
+    PinnedTo, ReplayLimits, Report, ResponseBody, WaitForReady, balance, checker, naming,
 };
 
 #[cfg(feature = "tls")]
