@@ -48,8 +48,8 @@ pub(crate) struct Args {
     /// Take a connection for proof of health
     #[arg(long)]
     no_health_check: bool,
-    /// Check the endpoints beside that, over connections of the checks' own: grpc[:SERVICE], grpc-watch[:SERVICE],
-    /// http:PATH, http2:PATH or tcp
+    /// Check the endpoints beside that, over connections of the checks' own: grpc, grpc:SERVICE,
+    /// grpc-watch, grpc-watch:SERVICE, http:PATH, http2:PATH or tcp
     #[arg(long, value_name = "KIND", value_parser = parse_check)]
     check: Option<EndpointCheck>,
     /// The port that is checked, in place of that which takes the calls
