@@ -1,4 +1,3 @@
-use super::state::Subchannel;
 use crate::{CallsSeen, Check, CheckNews, CheckSettings, CheckVerdict, Connectivity, Entropy, Load, Time, Transition};
 
 /// The active checks of an address, and the calls that speak for it or against it.
@@ -53,6 +52,11 @@ impl Checked {
         self.check.handle(now, outcome, seen, entropy)
     }
 
+    /// What the checks say, where they keep a connection from being used.
+    pub(super) fn objection(&self) -> Option<String> {
+        (!self.check.verdict().is_healthy()).then(|| format!("check: {}", self.check.reason()))
+    }
+
     /// What the checks make of a connection that is otherwise READY.
     pub(super) fn connectivity(&self) -> Connectivity {
         match self.check.verdict() {
@@ -66,12 +70,4 @@ impl Checked {
 /// Every status but OK counts as a failure: the core does not know which of them are the caller's own fault.
 fn calls(load: &Load) -> CallsSeen {
     CallsSeen { succeeded: load.succeeded(), failed: load.failed() }
-}
-
-impl Subchannel {
-    /// What its checks say where they keep a connection from being used.
-    pub(super) fn objection(&self) -> Option<String> {
-        let checked = self.checked.as_ref()?;
-        (!checked.check.verdict().is_healthy()).then(|| format!("check: {}", checked.check.reason()))
-    }
 }

@@ -174,7 +174,8 @@ impl Subchannel {
         match &self.state {
             _ if self.opinion.ejections > 0 => self.opinion.reason.clone(),
             State::Ready(ready) if ready.connectivity() == Connectivity::Ready => {
-                self.objection().unwrap_or_else(|| self.reason.clone())
+                let objection = self.checked.as_ref().and_then(Checked::objection);
+                objection.unwrap_or_else(|| self.reason.clone())
             }
             _ => self.reason.clone(),
         }
