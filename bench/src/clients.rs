@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
+    figures::median,
     load::{Figures, Runtime},
     peers::PeerName,
 };
@@ -97,12 +98,6 @@ impl Setting<'_> {
 fn medians(seen: &[Figures]) -> Figures {
     let of = |figure: fn(&Figures) -> f64| median(seen.iter().map(figure).collect());
     Figures { cpu: of(|f| f.cpu), p50: of(|f| f.p50), p99: of(|f| f.p99), ..seen[0] }
-}
-
-/// The middle of `values`, of which there must be at least one.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn print(setting: &Setting<'_>, table: &[(PeerName, Figures)]) {

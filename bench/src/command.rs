@@ -1,9 +1,6 @@
 use clap::{Parser, Subcommand};
 
-use crate::{backend, clients, load, picks, updates};
-
-/// Reads what the allocator has counted, in the program that counts.
-pub type Counted = fn() -> stats_alloc::Stats;
+use crate::{backend, clients, figures::Counted, load, picks, updates};
 
 /// Measures Evenkeel's channel and its peers side by side
 #[derive(Parser)]

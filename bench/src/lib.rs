@@ -4,9 +4,11 @@ mod backend;
 mod clients;
 mod command;
 mod core;
+mod figures;
 mod load;
 mod peers;
 mod picks;
 mod updates;
 
-pub use command::{Counted, run};
+pub use command::run;
+pub use figures::Counted;

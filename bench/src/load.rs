@@ -15,8 +15,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    command::Counted,
     core,
+    figures::Counted,
     peers::{self, Peer, PeerName},
 };
 

@@ -14,7 +14,7 @@ use evenkeel_balance::{
     Policies, Time,
 };
 
-use crate::{clients::median, core};
+use crate::{core, figures::median};
 
 /// Picks that are timed together; their calls end in between, untimed.
 const BATCH: usize = 64;

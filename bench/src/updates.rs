@@ -13,8 +13,8 @@ use anyhow::{Context, anyhow};
 use evenkeel_balance::{Balancer, Entropy, Input, LbConfig, PickArgs, Picker, Policies, Time};
 
 use crate::{
-    clients::median,
     core,
+    figures::median,
     picks::{listed, settle},
 };
 

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use evenkeel_proto::demo::EchoRequest;
 
 use crate::{
-    command::Counted,
+    figures::Counted,
     load::{Figures, Options, drive},
 };
 
