@@ -82,11 +82,11 @@ impl Reporter {
     /// Why each registered service shows what it shows, with the standing of its self-checks.
     pub fn explain(&self) -> Explanation {
         let board = self.board().upgrade();
-        let registry = self.lock();
-        let services = registry.registered().map(|(name, status)| {
-            (name.to_owned(), status, registry.status_by_hand(name).unwrap_or(ServingStatus::ServiceUnknown))
-        });
-        Explanation::of(services.collect(), board.as_deref())
+        Explanation::of(board.as_deref(), || {
+            let registry = self.lock();
+            let by_hand = |name| registry.status_by_hand(name).unwrap_or(ServingStatus::ServiceUnknown);
+            registry.registered().map(|(name, status)| (name.to_owned(), status, by_hand(name))).collect()
+        })
     }
 
     /// Begins a drain: from now on every registered service shows `NOT_SERVING`, whatever is set.

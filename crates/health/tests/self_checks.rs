@@ -1,12 +1,12 @@
 //! Self-checks in tokio's paused time.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evenkeel_health::ServingStatus::{NotServing, Serving, Unknown};
-use evenkeel_health::self_check::{SelfCheck, SelfCheckError, needs, reports};
+use evenkeel_health::self_check::{CheckVerdict, SelfCheck, SelfCheckError, needs, reports};
 use evenkeel_health::{Reporter, ServingStatus, service};
 use tokio::time::{Instant, sleep};
 
@@ -185,4 +185,68 @@ async fn checks_that_do_not_fit_together_do_not_start() {
     assert_eq!((reporter.status(""), thing.asked()), (Serving, 0), "nothing has changed");
     let _running = with().start().expect("it fits");
     assert_eq!(with().start().unwrap_err(), SelfCheckError::Running);
+}
+
+/// Closures that misbehave before they return a future, on threads of their own: time is not paused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn checks_that_panic_or_block_before_their_first_await_fail_and_hold_one_thread_at_most()
+-> Result<(), SelfCheckError> {
+    let brief = Duration::from_millis(10);
+    let (reporter, _health) = service();
+    let (blocked, begun) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let beats = Arc::new(AtomicUsize::new(0));
+    let beat = beats.clone();
+    let panics = SelfCheck::new(move || {
+        beat.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Err::<(), String>(panic_with("a bug")))
+    });
+    let (gate, count) = (blocked.clone(), begun.clone());
+    let blocks = SelfCheck::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        drop(gate.lock());
+        std::future::ready(Ok::<_, String>(()))
+    });
+    let held = blocked.lock().expect("nobody panics with it");
+    let _running = reporter
+        .self_checks()
+        .check("panics", panics.every(brief))
+        .check("blocks", blocks.every(brief).timeout(brief))
+        .service_named("a.P", needs(["panics"]))
+        .service_named("a.B", needs(["blocks"]))
+        .start()?;
+    shows(&reporter, "a.P", NotServing).await;
+    shows(&reporter, "a.B", NotServing).await;
+    until(|| reporter.explain().checks.iter().all(|check| check.verdict == CheckVerdict::Unhealthy)).await;
+    let before = beats.load(Ordering::Relaxed);
+    until(|| beats.load(Ordering::Relaxed) > before + 20).await;
+    assert_eq!(begun.load(Ordering::Relaxed), 1, "the first probe blocks still");
+    drop(held);
+    shows(&reporter, "a.B", Serving).await;
+    Ok(())
+}
+
+#[test]
+fn explaining_and_turning_at_once_do_not_wait_for_each_other() {
+    let (reporter, _health) = service();
+    let (done, ended) = std::sync::mpsc::channel();
+    let (explained, finished) = (reporter.clone(), done.clone());
+    std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            drop(explained.explain());
+        }
+        finished.send(())
+    });
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let _entered = runtime.enter();
+        for _ in 0..2_000 {
+            let checks = reporter.self_checks().check("thing", Thing::default().check());
+            // Refused while an explanation still looks at the board of those before.
+            drop(checks.service_named("a.B", needs(["thing"])).start());
+        }
+        done.send(())
+    });
+    for _ in 0..2 {
+        ended.recv_timeout(Duration::from_secs(60)).expect("both threads end");
+    }
 }

@@ -48,8 +48,16 @@ pub struct CheckStanding {
 
 impl Explanation {
     /// Of services with what they show and what was set by hand.
-    pub(crate) fn of(services: Vec<(String, ServingStatus, ServingStatus)>, board: Option<&Board>) -> Self {
-        let checks = board.map(|board| board.checks().clone()).unwrap_or_default();
+    ///
+    /// They are asked for while the board is locked, as by a check that turns: whoever locks both the board and the
+    /// registry begins with the board.
+    pub(crate) fn of(
+        board: Option<&Board>,
+        services: impl FnOnce() -> Vec<(String, ServingStatus, ServingStatus)>,
+    ) -> Self {
+        let locked = board.map(Board::checks);
+        let services = services();
+        let checks = locked.map(|checks| checks.clone()).unwrap_or_default();
         let names = |service: &str, critical: bool| -> Vec<String> {
             let dependants = board.into_iter().flat_map(Board::services).filter(|known| known.service == service);
             dependants.flat_map(|known| known.failing(&checks, critical)).map(|check| check.name.to_string()).collect()

@@ -2,18 +2,18 @@
 
 use std::future::pending;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use evenkeel_balance::{
     CallsSeen, Check, CheckFailure, CheckOutcome, CheckReason, CheckVerdict, Entropy, FailureKind, Time,
 };
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::board::Board;
-use super::check::{Probing, SelfCheck};
+use super::check::SelfCheck;
 use crate::reporter::WeakReporter;
 use crate::{Reporter, ServingStatus, metrics};
 
@@ -74,18 +74,19 @@ struct Outlet {
 }
 
 impl Outlet {
-    async fn keep_probing(self, mut probed: SelfCheck) {
+    async fn keep_probing(self, probed: SelfCheck) {
         let (start, mut entropy) = (Instant::now(), seeded());
         let now = || Time::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let at = |time: Time| start + Duration::from_nanos(time.as_nanos());
         // The settings were validated before.
         let Ok(mut check) = Check::new(*probed.settings(), now(), &mut entropy) else { return };
+        let mut probes = Probes::of(probed);
         loop {
             let Some(next) = check.next_timeout() else { return pending().await };
             sleep_until(at(next)).await;
             let Some(deadline) = check.poll(now()) else { continue };
             let begun = Instant::now();
-            let outcome = ended(probed.probe_now(at(deadline)), at(deadline)).await;
+            let outcome = probes.next(at(deadline)).await;
             metrics::probe(&self.name, outcome.label(), begun.elapsed());
             if let CheckOutcome::Failed(failure) = &outcome {
                 tracing::debug!(check = %self.name, %failure, "self-check's probe failed");
@@ -117,17 +118,41 @@ impl Outlet {
     }
 }
 
-/// One probe, in a task of its own that ends with it.
-async fn ended(probing: Probing, deadline: Instant) -> CheckOutcome {
-    let mut task = JoinSet::new();
-    task.spawn(probing);
-    let (kind, detail) = match timeout_at(deadline, task.join_next()).await {
-        Ok(Some(Ok(outcome))) => return outcome,
-        Ok(Some(Err(error))) => (FailureKind::Protocol, format!("the check itself failed: {error}")),
-        Ok(None) => (FailureKind::Protocol, "the check did not run".to_owned()),
-        Err(_) => (FailureKind::TimedOut, "no answer in time".to_owned()),
-    };
-    CheckOutcome::Failed(CheckFailure::new(kind, detail))
+/// The probes of a check, each in a task of its own: one that panics has failed, and one that blocks holds no other up.
+///
+/// A task that blocks its thread cannot be ended. So no probe begins before the one before it is over: a check that
+/// always blocks holds one thread of the runtime, not one for each probe.
+struct Probes {
+    check: Arc<Mutex<SelfCheck>>,
+    task: JoinSet<CheckOutcome>,
+}
+
+impl Probes {
+    fn of(check: SelfCheck) -> Self {
+        Self { check: Arc::new(Mutex::new(check)), task: JoinSet::new() }
+    }
+
+    /// One probe; it is over by the deadline.
+    async fn next(&mut self, deadline: Instant) -> CheckOutcome {
+        let (kind, detail) = match timeout_at(deadline, self.run(deadline)).await {
+            Ok(Some(Ok(outcome))) => return outcome,
+            Ok(Some(Err(error))) => (FailureKind::Protocol, format!("the check itself failed: {error}")),
+            Ok(None) => (FailureKind::Protocol, "the check did not run".to_owned()),
+            Err(_) => (FailureKind::TimedOut, "no answer in time".to_owned()),
+        };
+        self.task.abort_all();
+        CheckOutcome::Failed(CheckFailure::new(kind, detail))
+    }
+
+    async fn run(&mut self, deadline: Instant) -> Option<Result<CheckOutcome, JoinError>> {
+        while self.task.join_next().await.is_some() {}
+        let check = self.check.clone();
+        self.task.spawn(async move {
+            let probing = check.lock().unwrap_or_else(PoisonError::into_inner).probe_now(deadline);
+            probing.await
+        });
+        self.task.join_next().await
+    }
 }
 
 /// Randomness that differs from process to process, for the jitter of intervals.
