@@ -89,9 +89,9 @@ fn builder(settings: &Settings, calls: Calls) -> http2::Builder<Calls> {
         .max_header_list_size(settings.max_header_list_size)
         .initial_stream_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
-        .keep_alive_interval(settings.keepalive.map(|keepalive| keepalive.0));
+        .keep_alive_interval(settings.keepalive.map(|keepalive| keepalive.0.min(FOREVER)));
     if let Some((_, timeout)) = settings.keepalive {
-        builder.keep_alive_timeout(timeout);
+        builder.keep_alive_timeout(timeout.min(FOREVER));
     }
     builder
 }
@@ -107,7 +107,7 @@ fn times(settings: &Settings) -> Times {
     }
 }
 
-/// A hundred years.
+/// A hundred years. Longer times cannot be added to every clock.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How a connection ended.

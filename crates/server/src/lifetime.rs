@@ -121,9 +121,9 @@ impl Lifetime {
                 self.phase = Phase::Serving;
                 self.serve(now, facts)
             }
-            Phase::Handshake => match self.accepted + self.times.handshake {
-                until if until <= now => Step::Close(Reason::Handshake),
-                until => Step::Wait(Some(until)),
+            Phase::Handshake => match self.accepted.checked_add(self.times.handshake) {
+                Some(until) if until <= now => Step::Close(Reason::Handshake),
+                until => Step::Wait(until),
             },
             Phase::Serving => self.serve(now, facts),
             Phase::Leaving(leaving) => leaving.step(now, facts),
@@ -181,6 +181,8 @@ mod tests {
         assert_eq!(life.step(start + 10 * SECOND, &facts), Step::Close(Reason::Handshake));
         facts.set_handshaken();
         assert_eq!(life.step(start + 10 * SECOND, &facts), Step::Wait(None), "nothing else is due by default");
+        let endless = Times { handshake: Duration::MAX, ..TIMES };
+        assert_eq!(Lifetime::new(start, endless).step(start, &Facts::new(start)), Step::Wait(None));
         let silent = Facts::new(start);
         assert_eq!(Lifetime::new(start, TIMES).shutdown(start, &silent), Step::Close(Reason::Shutdown));
     }

@@ -256,6 +256,19 @@ async fn pings_that_are_permitted_are_answered() -> Outcome {
 }
 
 #[tokio::test]
+async fn times_without_end_are_no_times() -> Outcome {
+    let endless = Duration::MAX;
+    let pings = PermittedPings { interval: endless, without_calls: true };
+    let running = run(|server| {
+        let server = server.handshake_timeout(endless).max_connection_idle(endless).max_connection_age(endless);
+        server.max_connection_age_grace(endless).keepalive(Some((endless, endless))).permitted_pings(pings)
+    })
+    .await?;
+    client(running.address).await?.unary(say("hello")).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_shutdown_lets_calls_finish_and_takes_no_connection() -> Outcome {
     let Running { address, waiter, stop, server } = run(|server| server).await?;
     let (mut caller, silent) = (client(address).await?, TcpStream::connect(address).await?);

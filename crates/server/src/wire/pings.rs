@@ -54,7 +54,7 @@ impl PingStrikes {
         }
         let permitted = has_calls || self.permitted.without_calls;
         let interval = if permitted { self.permitted.interval } else { WITHOUT_CALLS };
-        if last.is_some_and(|last| now < last + interval) {
+        if last.is_some_and(|last| now.duration_since(last) < interval) {
             self.strikes += 1;
         }
         self.strikes > MAX_STRIKES
@@ -88,6 +88,15 @@ mod tests {
         let mut strikes = PingStrikes::new(permitted);
         let hours = [0, 7200, 14_400, 21_600, 28_800];
         assert_eq!(pings(&mut strikes, Instant::now(), &hours, false), [false; 5]);
+    }
+
+    #[test]
+    fn the_longest_interval_there_is_forbids_all_but_the_first() {
+        let mut strikes = PingStrikes::new(PermittedPings { interval: Duration::MAX, without_calls: true });
+        assert_eq!(
+            pings(&mut strikes, Instant::now(), &[0, 9_999, 99_999, 999_999], true),
+            [false, false, false, true]
+        );
     }
 
     #[test]
