@@ -63,6 +63,14 @@ pub enum CheckSettingsError {
     /// `rise` or `fall` is 0.
     #[error("{0} of a check is 0, so its standing would change without an outcome: it must be at least 1")]
     NoThreshold(&'static str),
+    /// A time is too long.
+    #[error("{name} of a check is {value:?}, longer than times can be reckoned with: at most {max:?}", max = CheckSettings::MAX_TIME)]
+    TooLong {
+        /// The setting's name.
+        name: &'static str,
+        /// Its value.
+        value: Duration,
+    },
     /// An interval or the time-out is too short.
     #[error("{name} of a check is {value:?}, which would keep the machine busy with nothing else: at least {min:?}", min = CheckSettings::MIN_INTERVAL)]
     TooShort {
@@ -90,6 +98,9 @@ impl CheckSettings {
     /// The least interval and the least time-out: 10 ms.
     pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
+    /// The longest of each of its times: a year.
+    pub const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
     /// Probes every `interval`; a `failing_interval` that would be longer is as long.
     pub fn every(interval: Duration) -> Self {
         let settings = Self::default();
@@ -113,6 +124,11 @@ impl CheckSettings {
                 return Err(CheckSettingsError::TooShort { name, value });
             }
         }
+        for (name, value) in times.into_iter().chain([("spread", self.spread)]) {
+            if value > Self::MAX_TIME {
+                return Err(CheckSettingsError::TooLong { name, value });
+            }
+        }
         if self.failing_interval > self.interval {
             return Err(CheckSettingsError::FailingSlower { failing: self.failing_interval, interval: self.interval });
         }
@@ -122,17 +138,17 @@ impl CheckSettings {
     /// The longest time from the moment that a healthy thing stops answering until it is unhealthy, where its calls do
     /// not say otherwise.
     pub fn detects_within(&self) -> Duration {
-        self.longest(self.interval) + self.failing_step() * (self.fall - 1) + self.timeout
+        self.longest(self.interval) + self.failing_steps(self.fall.saturating_sub(1)) + self.timeout
     }
 
     /// The longest time from the moment that an unhealthy thing answers again until it is healthy.
     pub fn returns_within(&self) -> Duration {
-        self.failing_step() * self.rise + self.timeout
+        self.failing_steps(self.rise) + self.timeout
     }
 
-    /// The longest time from the start of one probe to the start of the next, while they fail.
-    fn failing_step(&self) -> Duration {
-        self.longest(self.failing_interval).max(self.timeout)
+    /// The longest time in which so many probes begin, one after the other, while they fail.
+    fn failing_steps(&self, probes: u32) -> Duration {
+        self.longest(self.failing_interval).max(self.timeout) * probes
     }
 
     fn longest(&self, interval: Duration) -> Duration {
@@ -169,6 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_settings_there_are_can_be_reckoned_with() {
+        let most = CheckSettings::MAX_TIME;
+        let (interval, failing_interval, timeout) = (most, most, most);
+        let settings =
+            CheckSettings { interval, failing_interval, timeout, rise: u32::MAX, fall: u32::MAX, ..Default::default() };
+        settings.validate().unwrap();
+        assert!(settings.detects_within() > most && settings.returns_within() > most);
+    }
+
+    #[test]
     fn an_interval_below_the_failing_one_shortens_that() {
         let settings = CheckSettings::every(Duration::from_millis(50));
         settings.validate().unwrap();
@@ -187,6 +213,9 @@ mod tests {
         assert!(error(|s| s.interval = Duration::ZERO).starts_with("interval of a check is 0ns"));
         assert!(error(|s| s.timeout = Duration::from_millis(9)).contains("at least 10ms"));
         assert!(error(|s| s.failing_interval = Duration::from_secs(2)).contains("longer than its interval 1s"));
+        assert!(error(|s| s.interval = Duration::MAX).contains("longer than times can be reckoned with"));
+        assert!(error(|s| s.timeout = Duration::MAX).starts_with("timeout of a check is"));
+        assert!(error(|s| s.spread = Duration::MAX).starts_with("spread of a check is"));
         assert!(error(|s| s.jitter = f64::NAN).starts_with("jitter of a check is NaN"));
         assert!(error(|s| s.jitter = 0.6).contains("from 0 to 0.5"));
     }
