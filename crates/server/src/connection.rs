@@ -24,7 +24,7 @@ use crate::identity::ConnectionId;
 use crate::lifetime::{Lifetime, Reason, Step, Times};
 use crate::listener::{Peer, Socket};
 use crate::metrics;
-use crate::server::Settings;
+use crate::settings::Settings;
 #[cfg(feature = "tls")]
 use crate::tls;
 use crate::wire::Wire;

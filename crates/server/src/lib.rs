@@ -33,6 +33,7 @@ mod lifetime;
 mod listener;
 mod metrics;
 mod server;
+mod settings;
 #[cfg(feature = "tls")]
 mod tls;
 mod wire;

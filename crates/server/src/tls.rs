@@ -11,7 +11,7 @@ use crate::identity::ConnectionId;
 use crate::lifetime::Reason;
 use crate::listener::Socket;
 use crate::metrics;
-use crate::server::Settings;
+use crate::settings::Settings;
 
 /// HTTP/2 by ALPN, without which gRPC clients hang up, unless the protocols are chosen already.
 pub(crate) fn offering_http2(mut config: Arc<ServerConfig>) -> Arc<ServerConfig> {
