@@ -5,6 +5,7 @@ use std::{
     ops::RangeInclusive,
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use evenkeel_transport::{
     Clock, Connection, Ends, Line, LineSettings, News, Purpose, Stream, StreamError, Windows, handshake,
 };
 use http::Request;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     failure::{MAX_BODY, failed, of_status},
@@ -35,7 +37,28 @@ pub(crate) struct Http2 {
 #[derive(Debug)]
 pub(crate) struct Watch {
     call: Call,
-    last: Statement,
+    /// What it has said last.
+    newest: Statement,
+    /// What of that has been told.
+    told: Statement,
+    /// When the next thing may be told.
+    calm_at: Instant,
+}
+
+/// From one thing that a Watch is told to say to the next. A server that changes its mind faster is told by what it says
+/// last: each change costs its listener a decision and a line in its log.
+const CALM: Duration = Duration::from_millis(20);
+
+impl Watch {
+    fn new(call: Call, first: Statement) -> Self {
+        Self { call, newest: first, told: first, calm_at: Instant::now() + CALM }
+    }
+
+    /// The newest statement, as one that is told now.
+    fn tell(&mut self) -> Statement {
+        (self.told, self.calm_at) = (self.newest, Instant::now() + CALM);
+        self.newest
+    }
 }
 
 /// The working end, and what it has told so far.
@@ -101,18 +124,18 @@ impl Http2 {
         let Self { connection, wire, .. } = self;
         let opening = async {
             let mut call = Call::open(connection, head, request).await?;
-            let last = call.next().await?;
-            Ok(Watch { call, last })
+            let first = call.next().await?;
+            Ok(Watch::new(call, first))
         };
         let opened = wire.drive(opening).await;
         self.is_kept |= !matches!(opened, Err(End::Broken(_)));
         self.is_unwatchable = matches!(opened, Err(End::Status(Code::Unimplemented, _)));
-        let last = self.watch.insert(opened?).last;
+        let first = self.watch.insert(opened?).newest;
         if self.connection.stream_limit() < 2 {
             // It would leave no room for a Check beside it.
             (self.watch, self.is_unwatchable) = (None, true);
         }
-        Ok(last)
+        Ok(first)
     }
 
     /// A unary Check beside the Watch, if there is one; what that says first counts as well.
@@ -132,20 +155,20 @@ impl Http2 {
         };
         match wire.drive(asking).await {
             Err(Ok(statement)) => {
-                watch.last = statement;
-                Ok(statement.into())
+                watch.newest = statement;
+                Ok(watch.tell().into())
             }
             Err(Err(end)) => {
                 self.watch = None;
                 Err(end)
             }
             // It answers, and its Watch tells what a Check does not.
-            Ok(Err(End::Status(Code::Unimplemented, _))) => Ok(watch.last.into()),
+            Ok(Err(End::Status(Code::Unimplemented, _))) => Ok(watch.newest.into()),
             Ok(answer) => Ok(self.outcome(answer)),
         }
     }
 
-    /// What the Watch says next.
+    /// What the Watch says next that it has not said before; of what it says within [`CALM`], the last.
     ///
     /// # Errors
     /// How it ended; as broken, where the connection did.
@@ -155,16 +178,19 @@ impl Http2 {
             wire.lost().await;
             return Err(End::Broken(StreamError::NotSent));
         };
-        let said = tokio::select! {
-            biased;
-            said = open.call.next() => said,
-            () = wire.lost() => Err(End::Broken(StreamError::NotSent)),
+        let end = loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(open.calm_at), if open.newest != open.told => return Ok(open.tell()),
+                said = open.call.next() => match said {
+                    Ok(statement) => open.newest = statement,
+                    Err(end) => break end,
+                },
+                () = wire.lost() => break End::Broken(StreamError::NotSent),
+            }
         };
-        match &said {
-            Ok(statement) => open.last = *statement,
-            Err(_) => *watch = None,
-        }
-        said
+        *watch = None;
+        Err(end)
     }
 
     /// GET.

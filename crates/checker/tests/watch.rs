@@ -110,3 +110,34 @@ async fn a_lost_connection_is_news() {
     server.kill();
     assert_eq!(prober.news().await, News::Lost);
 }
+
+#[tokio::test]
+async fn of_a_watch_that_never_holds_still_the_last_word_counts() {
+    const WORDS: usize = 10_000;
+    let peer = Peer::start(|_, stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let head = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut body = respond.send_response(head, false).unwrap();
+            // Many to a frame, since HTTP/2's library ends connections that carry too many tiny ones.
+            let words = [0, 0, 0, 0, 2, 8, 1, 0, 0, 0, 0, 2, 8, 2].repeat(50);
+            for _ in 0..WORDS / 100 {
+                body.send_data(words.clone().into(), false).unwrap();
+            }
+            body.send_data(bytes::Bytes::from_static(&[0, 0, 0, 0, 2, 8, 3]), false).unwrap();
+            std::mem::forget((body, respond));
+        }
+    })
+    .await;
+    let mut prober = at(Probe::watch(""), peer.address);
+    assert_eq!(ask(&mut prober).await, Serving);
+    let mut told = 1;
+    loop {
+        match prober.news().await {
+            News::Said(Statement::ServiceUnknown) => break,
+            News::Said(_) => told += 1,
+            News::Lost => panic!("the Watch goes on"),
+        }
+    }
+    assert!(told < WORDS / 10, "{told} of {WORDS} are told");
+}
