@@ -1,7 +1,7 @@
 //! The client half of health checking: a `grpc.health.v1.Health/Watch` over a connection (gRFC A17), or its Check where
 //! there is no Watch.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc};
+use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use evenkeel_balance::{
@@ -10,7 +10,10 @@ use evenkeel_balance::{
 };
 use evenkeel_checker::codec::{self, CHECK_PATH, ReplyDecoder, WATCH_PATH};
 use evenkeel_transport::{Clock, Connection, ServerStream};
-use tokio::sync::mpsc::WeakUnboundedSender;
+use tokio::{
+    sync::mpsc::WeakUnboundedSender,
+    time::{Instant, sleep_until},
+};
 
 use crate::message::Message;
 
@@ -43,18 +46,35 @@ async fn watch(
         return Ok(Status::new(Code::Unimplemented, "the server allows one stream at a time"));
     }
     let ended = match Replies::of(connection, origin, WATCH_PATH, service).await {
-        Ok(mut replies) => loop {
-            match replies.next().await {
-                Ok(statement) => tell(signal(statement)),
-                Err(status) => break status,
-            }
-        },
+        Ok(replies) => relay(replies, tell).await,
         Err(status) => status,
     };
     if ended.code == Code::Unimplemented {
         return poll(connection, origin, service, tell).await;
     }
     Ok(ended)
+}
+
+/// From one signal to the next, at least. A server that changes its mind faster is told by what it says last: each change
+/// costs the channel a decision, a picker and a line in its log.
+const CALM: Duration = Duration::from_millis(20);
+
+/// Tells each change until the Watch ends, and returns how.
+async fn relay(mut replies: Replies<'_>, tell: &impl Fn(HealthSignal)) -> Status {
+    let (mut newest, mut told, mut calm_at) = (None, None, Instant::now());
+    loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(calm_at), if newest != told => {
+                newest.map(signal).into_iter().for_each(tell);
+                (told, calm_at) = (newest, Instant::now() + CALM);
+            }
+            said = replies.next() => match said {
+                Ok(statement) => newest = Some(statement),
+                Err(status) => return status,
+            },
+        }
+    }
 }
 
 /// Where a server does not implement Watch, its Check is asked as active checks would, on the channel's own connection.
@@ -118,7 +138,7 @@ impl<'a> Replies<'a> {
         Ok(Self { stream, decoder: ReplyDecoder::default(), chunk: Bytes::new(), connection })
     }
 
-    /// The next reply.
+    /// The next reply. Nothing is lost where it is dropped before its end.
     ///
     /// # Errors
     /// How the stream ended.
