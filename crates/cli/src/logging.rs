@@ -1,6 +1,9 @@
+mod lines;
+
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
+use lines::Lines;
 use tracing_subscriber::EnvFilter;
 
 /// What is logged, and how. Logs go to standard error.
@@ -29,20 +32,33 @@ impl Args {
     }
 
     /// Starts logging at `--log-level`, and not at all without it.
-    pub(crate) fn start_if_asked(&self) {
-        if self.log_level.is_some() {
-            self.start("off");
-        }
+    pub(crate) fn start_if_asked(&self) -> Option<Logs> {
+        self.log_level.is_some().then(|| self.start("off"))
     }
 
     /// Starts logging: at `--log-level`, or at `default` where it is not given.
-    pub(crate) fn start(&self, default: &str) {
+    pub(crate) fn start(&self, default: &str) -> Logs {
         let filter = EnvFilter::new(self.log_level.as_deref().unwrap_or(default));
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let lines = Lines::to(std::io::stderr());
+        let writer = lines.clone();
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
+        // They would go to standard error, and end the process where that is closed or its disk full.
+        let logs = logs.log_internal_errors(false);
         match self.log_format {
             Format::Human => logs.with_ansi(std::io::stderr().is_terminal()).init(),
             Format::Json => logs.json().flatten_event(true).init(),
         }
+        Logs(lines)
+    }
+}
+
+/// What is still to be written of the logs; dropping this waits for it, a second at most.
+#[must_use]
+pub(crate) struct Logs(Lines);
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        self.0.flush();
     }
 }
 

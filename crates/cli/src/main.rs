@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     };
     if let Command::Check(args) = command {
         // A probe starts anew every few seconds, and is to cost little: it logs only if asked to.
-        logging.start_if_asked();
+        let _logs = logging.start_if_asked();
         return check::run(&args);
     }
     let runtime = match tokio::runtime::Runtime::new() {
@@ -79,11 +79,11 @@ fn parse(arguments: Vec<OsString>) -> Result<Evenkeel, clap::Error> {
 async fn run(command: Command, logging: &logging::Args) -> ExitCode {
     match command {
         Command::Proxy(args) => {
-            logging.start("info");
+            let _logs = logging.start("info");
             proxy::run(args).await
         }
         Command::Supervise(args) => {
-            logging.start("info");
+            let _logs = logging.start("info");
             supervise::run(args, logging.is_json()).await
         }
         Command::Status(args) => status::run(args).await,
@@ -92,9 +92,7 @@ async fn run(command: Command, logging: &logging::Args) -> ExitCode {
         Command::Start(args) => orders::start(args).await,
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => {
-            if args.may_log() {
-                logging.start("off");
-            }
+            let _logs = args.may_log().then(|| logging.start("off"));
             demo::run(args).await
         }
         Command::DemoBackend(args) => demo::serve_backend(args).await,

@@ -163,6 +163,23 @@ async fn a_service_that_is_over_ends_the_supervisor_with_its_code() {
 }
 
 #[tokio::test]
+async fn it_works_on_where_its_logs_cannot_be_written() {
+    let (reader, unread) = std::io::pipe().unwrap();
+    let (gone, closed) = std::io::pipe().unwrap();
+    drop(gone);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let toml = "[service.a]\ncommand = \"sh\"\nargs = [\"-c\", \"head -c 200000 /dev/zero >&2; exit 3\"]\n\
+                stop_timeout = \"100ms\"\nbackoff = { initial = \"10ms\", max = \"10ms\" }\n\
+                [service.b]\ncommand = \"false\"\nbackoff = { initial = \"10ms\", max = \"10ms\" }\n";
+    for stderr in [unread.into(), closed.into(), full.into()] {
+        let supervised = Supervised::start_with(toml, stderr);
+        supervised.until(|status| status[1].replicas[0].restarts > 10).await;
+        assert_eq!(supervised.stop("TERM").await, 0);
+    }
+    drop(reader);
+}
+
+#[tokio::test]
 async fn a_standby_takes_over_and_is_promoted() {
     let more = "replicas = 1\nstandby = 1\npromote_after = \"200ms\"\nbackoff = { initial = \"1h\", max = \"1h\" }";
     let mut supervised = Supervised::start(&fleet(more));

@@ -80,13 +80,19 @@ pub(crate) struct Supervised {
 
 impl Supervised {
     pub(crate) fn start(toml: &str) -> Self {
+        Self::start_with(toml, Stdio::piped())
+    }
+
+    /// With its standard error going elsewhere, so that nothing is known of what it logs.
+    pub(crate) fn start_with(toml: &str, stderr: Stdio) -> Self {
         let dir = Dir::new();
         let file = dir.write("test.toml", toml);
         let socket = dir.0.join("control.sock").to_str().unwrap().to_owned();
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         command.args(["supervise", &file, "--control", &socket]).stdin(Stdio::null()).kill_on_drop(true);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, stderr) = (collect(child.stdout.take().unwrap()), collect(child.stderr.take().unwrap()));
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let stdout = collect(child.stdout.take().unwrap());
+        let stderr = child.stderr.take().map_or_else(|| watch::channel(Vec::new()).1, collect);
         Self { dir, child, socket, stdout, stderr }
     }
 
