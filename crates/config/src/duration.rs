@@ -2,7 +2,11 @@ use std::{fmt, marker::PhantomData, time::Duration};
 
 use serde::{Deserializer, de};
 
-/// A duration as people write it: a number and `ms`, `s`, `m` or `h`, such as `10s`, `1.5m` or `500ms`.
+/// The longest duration, in hours: a century, so that no sum of a few overflows a clock.
+const LONGEST: f64 = 876_000.0;
+
+/// A duration as people write it: a number and `ms`, `s`, `m` or `h`, such as `10s`, `1.5m` or `500ms`. A century at
+/// most.
 ///
 /// # Errors
 ///
@@ -19,6 +23,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(refused()),
     };
     let number: f64 = number.parse().map_err(|_| refused())?;
+    if number * seconds > LONGEST * 3_600.0 {
+        return Err(format!("{text:?} is too long: the longest is {LONGEST}h"));
+    }
     Duration::try_from_secs_f64(number * seconds).map_err(|error| format!("{text:?}: {error}"))
 }
 
@@ -50,7 +57,7 @@ mod tests {
         assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        for bad in ["10", "s", "-1s", "1d", "", "1.2.3s"] {
+        for bad in ["10", "s", "-1s", "1d", "", "1.2.3s", "876001h", "4000000000000000h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

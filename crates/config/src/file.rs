@@ -156,6 +156,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_together_is_refused() {
         let service = |name: &str, more: &str| format!("[service.{name}]\ncommand = \"x\"\n{more}\n");
+        let proxy = |name: &str, port: u16, service: &str| {
+            format!("[proxy.{name}]\nlisten = \"127.0.0.1:{port}\"\nservice = \"{service}\"\n")
+        };
         let cycle = [service("a", "after = [\"b\"]"), service("b", "after = [\"c\"]"), service("c", "after = [\"b\"]")];
         assert_eq!(
             problems(&cycle.concat()),
@@ -167,6 +170,14 @@ mod tests {
             (service("a", "port = 5000\nreplicas = 2") + &service("b", "port = 5001"), "which a replica of `a` has"),
             (service("a", "port = 65535\nreplicas = 2"), "no port for each replica"),
             (service("a", "replicas = 0"), "the least is 1"),
+            (service("a", "watchdog = \"0s\""), "`service.a.watchdog` is 0"),
+            (service("a", "start_timeout = \"0s\""), "`service.a.start_timeout` is 0"),
+            (service("a", "backoff.initial = \"0s\""), "without a pause"),
+            (service("a", "stop_timeout = \"4000000000000000h\""), "is too long"),
+            (service("a", "check = { kind = \"tcp\", address = \"127.0.0.1:{port}\" }"), "which has no `port`"),
+            (service("a", "check.address = \"localhost:1\""), "`service.a.check.address`: \"localhost:1\" is no address"),
+            (service("a", "port = 1\nreplicas = 2") + &proxy("p", 2, "a"), "where a replica of `a` takes calls"),
+            (service("a", "port = 0") + &proxy("p", 2, "a") + &proxy("q", 2, "a"), "where [proxy.p] takes calls"),
             (service("\"a b\"", ""), "is no name for a service"),
             (service("a", "check = {}"), "nowhere to ask"),
             (service("a", "address = \"localhost:{port}\"\nport = 1"), "is no address"),

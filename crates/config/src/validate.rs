@@ -18,6 +18,7 @@ pub(crate) fn validate(document: &Document<'_>, file: &File) {
         check_upstream(document, name, proxy, file, &names);
     }
     check_ports_apart(document, &file.services);
+    check_listeners_apart(document, file);
     if let Some(cycle) = cycle(&file.services) {
         let message = format!("services wait for each other: {}", cycle.join(" after "));
         document.refuse_at(&["service", cycle[0], "after"], message, "; take one `after` out".to_owned());
@@ -44,6 +45,15 @@ fn check_numbers(document: &Document<'_>, name: &str, service: &Service) {
             refuse(key, "is 0; the least is 1");
         }
     }
+    // Either would end every start as soon as it was made.
+    for (key, duration) in [("start_timeout", Some(service.start_timeout)), ("watchdog", service.watchdog)] {
+        if duration == Some(Duration::ZERO) {
+            refuse(key, "is 0, which no process can meet");
+        }
+    }
+    if service.backoff.initial.is_zero() {
+        refuse("backoff", "has an `initial` of 0: what fails at once would be started again without a pause");
+    }
     if service.slots() > 1_000 {
         refuse("replicas", "and `standby` together are more than 1000");
     }
@@ -64,7 +74,9 @@ fn check_numbers(document: &Document<'_>, name: &str, service: &Service) {
 
 fn check_port(document: &Document<'_>, name: &str, service: &Service) {
     let uses_port = |text: &String| text.contains("{port}");
-    let used = service.args.iter().chain(service.environment.values()).chain(&service.address).any(uses_port);
+    let check = service.check.as_ref().and_then(|check| check.address.as_ref());
+    let used = service.args.iter().chain(service.environment.values()).chain(&service.address).chain(check);
+    let used = used.into_iter().any(uses_port);
     if used && service.port.is_none() {
         let message = format!("`{{port}}` is used in [service.{name}], which has no `port`");
         document.refuse_at(&["service", name], message, ": add `port = 50051`, or `port = 0` for any".to_owned());
@@ -78,13 +90,14 @@ fn check_port(document: &Document<'_>, name: &str, service: &Service) {
 
 fn check_addresses(document: &Document<'_>, name: &str, service: &Service) {
     let check = service.check.as_ref().and_then(|check| check.address.as_deref());
-    for (key, address) in [("address", service.address()), ("check", check)] {
+    for (key, address) in [("address", service.address()), ("check.address", check)] {
         let Some(address) = address else { continue };
         let filled = Service::fill(address, name, 0, Some(1));
         if !filled.starts_with("unix:") && filled.parse::<SocketAddr>().is_err() {
             let message = format!("`service.{name}.{key}`: {address:?} is no address");
             let advice = ": write ADDR:PORT, such as \"127.0.0.1:{port}\", or unix:PATH".to_owned();
-            document.refuse_at(&["service", name, key], message, advice);
+            let path: Vec<&str> = ["service", name].into_iter().chain(key.split('.')).collect();
+            document.refuse_at(&path, message, advice);
         }
     }
 }
@@ -133,6 +146,25 @@ fn check_ports_apart(document: &Document<'_>, services: &BTreeMap<String, Servic
         if first < end {
             let message = format!("`service.{name}.port` is {first}, which a replica of `{before}` has");
             document.refuse_at(&["service", name, "port"], message, format!(": {end} is the next after them"));
+        }
+    }
+}
+
+/// A proxy on the port of another, or of a replica, would keep one of them from starting.
+fn check_listeners_apart(document: &Document<'_>, file: &File) {
+    let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    for (name, service) in &file.services {
+        for replica in 0..service.slots().min(1_000) {
+            let port = service.port.and_then(|port| port.checked_add(u16::try_from(replica).ok()?));
+            let address = service.address().map(|address| Service::fill(address, name, replica, port));
+            let fixed = address.and_then(|address| address.parse().ok()).filter(|_| service.port != Some(0));
+            taken.extend(fixed.map(|address| (address, format!("a replica of `{name}`"))));
+        }
+    }
+    for (name, proxy) in file.proxies.iter().filter(|(_, proxy)| proxy.listen.port() != 0) {
+        if let Some(other) = taken.insert(proxy.listen, format!("[proxy.{name}]")) {
+            let message = format!("`proxy.{name}.listen` is {}, where {other} takes calls", proxy.listen);
+            document.refuse_at(&["proxy", name, "listen"], message, ": give it another port".to_owned());
         }
     }
 }
