@@ -4,11 +4,13 @@ mod method;
 
 use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
 pub use method::{AdaptiveHedging, HedgingPolicy, MethodConfig, RetryPolicy};
 use method::{Methods, RawMethod};
+
+use crate::policy::FailoverConfig;
 
 /// What a service tells its clients about how to call it.
 ///
@@ -64,8 +66,8 @@ impl FromStr for ServiceConfig {
 /// `loadBalancingConfig`: policies by name with their configs, in order of preference (gRFC A24).
 ///
 /// In the config of a policy with children it is the type of a `childPolicy`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Vec<BTreeMap<String, Value>>")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<BTreeMap<String, Value>>", into = "Vec<BTreeMap<String, Value>>")]
 pub struct LbConfig(Vec<(String, Value)>);
 
 impl TryFrom<Vec<BTreeMap<String, Value>>> for LbConfig {
@@ -76,22 +78,34 @@ impl TryFrom<Vec<BTreeMap<String, Value>>> for LbConfig {
     }
 }
 
+impl From<LbConfig> for Vec<BTreeMap<String, Value>> {
+    fn from(config: LbConfig) -> Self {
+        config.0.into_iter().map(|entry| BTreeMap::from([entry])).collect()
+    }
+}
+
 impl LbConfig {
     /// One policy with its default config.
     pub fn of(policy: impl Into<String>) -> Self {
         Self(vec![(policy.into(), Value::Object(serde_json::Map::new()))])
     }
 
-    /// The same policies within groups of endpoints: as the `childPolicy` of `failover`, with its other defaults. A list
-    /// that names a policy which goes by the endpoints' ranks itself, `failover` or `priority`, stays as it is.
+    /// The same policies within groups of endpoints: as the `childPolicy` of `failover`, whose other settings are those of
+    /// `failover`. A list that [goes by ranks](Self::goes_by_rank) itself stays as it is.
     #[must_use]
-    pub fn by_rank(self) -> Self {
-        const HEED_RANKS: [&str; 3] = ["failover", "priority", "priority_experimental"];
-        if self.iter().any(|(name, _)| HEED_RANKS.contains(&name)) {
+    pub fn by_rank(self, failover: &FailoverConfig) -> Self {
+        if self.goes_by_rank() {
             return self;
         }
-        let children = self.0.into_iter().map(|(name, config)| Value::Object([(name, config)].into_iter().collect()));
-        Self(vec![("failover".to_owned(), serde_json::json!({ "childPolicy": children.collect::<Vec<_>>() }))])
+        let config = FailoverConfig { child_policy: self, ..failover.clone() };
+        let config = serde_json::to_value(config).expect("it has text for keys, and numbers that JSON knows");
+        Self(vec![("failover".to_owned(), config)])
+    }
+
+    /// Whether it names a policy that goes by the endpoints' ranks: `failover` or `priority`.
+    pub fn goes_by_rank(&self) -> bool {
+        const HEED_RANKS: [&str; 3] = ["failover", "priority", "priority_experimental"];
+        self.iter().any(|(name, _)| HEED_RANKS.contains(&name))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
@@ -253,6 +267,11 @@ pub(crate) fn json_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     parse_duration(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no duration such as \"1.5s\"")))
 }
 
+/// The same the other way: `#[serde(serialize_with = "to_json_duration")]`.
+pub(crate) fn to_json_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}.{:09}s", duration.as_secs(), duration.subsec_nanos()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,10 +285,17 @@ mod tests {
         let list = |json: &str| {
             format!(r#"{{"loadBalancingConfig":{json}}}"#).parse::<ServiceConfig>().unwrap().load_balancing.unwrap()
         };
-        let wrapped = list(r#"[{"x":{"a":1}},{"round_robin":{}}]"#).by_rank();
-        assert_eq!(wrapped, list(r#"[{"failover":{"childPolicy":[{"x":{"a":1}},{"round_robin":{}}]}}]"#));
-        assert_eq!(wrapped.clone().by_rank(), wrapped);
-        assert_eq!(LbConfig::of("priority").by_rank(), LbConfig::of("priority"));
+        let child = list(r#"[{"x":{"a":1}},{"round_robin":{}}]"#);
+        let mut failover = FailoverConfig::default();
+        failover.failback_delay = Duration::from_millis(1_500);
+        failover.when_all_out = crate::policy::WhenAllOut::FailFast;
+        let wrapped = child.clone().by_rank(&failover);
+        let (name, config) = wrapped.iter().next().unwrap();
+        assert_eq!(name, "failover");
+        let read: FailoverConfig = serde_json::from_value(config.clone()).unwrap();
+        assert_eq!(read, FailoverConfig { child_policy: child, ..failover.clone() });
+        assert_eq!(wrapped.clone().by_rank(&failover), wrapped);
+        assert_eq!(LbConfig::of("priority").by_rank(&failover), LbConfig::of("priority"));
     }
 
     #[test]

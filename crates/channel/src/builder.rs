@@ -9,7 +9,7 @@ use std::{
 
 use evenkeel_balance::{
     Backoff, Balancer, CheckSettings, CheckSettingsError, ConfigError, ConnectionSettings, HealthCheck,
-    KeepaliveSettings, LbConfig, Policies, ProgressSettings, ServiceConfig, Time,
+    KeepaliveSettings, LbConfig, Policies, ProgressSettings, ServiceConfig, Time, policy::FailoverConfig,
 };
 use evenkeel_checker::{Probe, ProbeError};
 use evenkeel_naming::{Resolver, Target, TargetError};
@@ -37,6 +37,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 pub struct Builder {
     target: String,
     standby: Vec<String>,
+    by_rank: bool,
+    failover: Option<FailoverConfig>,
     config: ServiceConfig,
     default_policy: Option<LbConfig>,
     policies: Policies,
@@ -60,6 +62,8 @@ impl Builder {
         Self {
             target,
             standby: Vec::new(),
+            by_rank: false,
+            failover: None,
             config: ServiceConfig::default(),
             default_policy: None,
             policies: Policies::standard(),
@@ -100,6 +104,21 @@ impl Builder {
     pub fn standby(mut self, target: impl Into<String>) -> Self {
         self.standby.push(target.into());
         self
+    }
+
+    /// Takes the ranks of the endpoints for groups that stand by for each other, as with a [`standby`](Self::standby):
+    /// for endpoints that get their [`priority`](evenkeel_balance::Endpoint::priority) from a resolver.
+    pub fn by_rank(self) -> Self {
+        Self { by_rank: true, ..self }
+    }
+
+    /// As [`by_rank`](Self::by_rank), by `failover` with these settings. Its `child_policy` counts where no other policy
+    /// is given for the channel. Default: `failover`'s own.
+    ///
+    /// The channel is not built ([`BuildError::Failover`]) where its policy is `failover` or `priority` already, since the
+    /// settings would then have no effect. A service config of the resolver that names one of them is used as it is.
+    pub fn failover(self, settings: FailoverConfig) -> Self {
+        Self { failover: Some(settings), ..self }
     }
 
     /// The service config to use while the resolver has none, as JSON. Default: `{}`, which means `pick_first`, no
@@ -276,12 +295,15 @@ impl Builder {
         let authority: uri::Authority = authority.parse().map_err(|_| BuildError::Authority(authority))?;
         let (dialer, scheme) = self.dialer(&authority)?;
         let seed = self.seed.unwrap_or_else(fresh_seed);
-        let by_rank = !self.standby.is_empty();
-        let policy = match self.config.load_balancing.clone().or(self.default_policy) {
-            Some(policy) if by_rank => policy.by_rank(),
-            Some(policy) => policy,
-            None if by_rank => LbConfig::of("failover"),
-            None => LbConfig::default(),
+        let is_ranked = self.by_rank || !self.standby.is_empty();
+        let policy = self.config.load_balancing.clone().or(self.default_policy);
+        if self.failover.is_some() && policy.as_ref().is_some_and(LbConfig::goes_by_rank) {
+            return Err(BuildError::Failover);
+        }
+        let by_rank = self.failover.or_else(|| is_ranked.then(FailoverConfig::default));
+        let policy = match &by_rank {
+            Some(failover) => policy.unwrap_or_else(|| failover.child_policy.clone()).by_rank(failover),
+            None => policy.unwrap_or_default(),
         };
         let mut balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
         let (probe, checks) = self.checks.unzip();
@@ -373,6 +395,12 @@ pub enum BuildError {
     /// The policy's config is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There are settings for `failover`, and a policy that goes by ranks itself.
+    #[error(
+        "failover: the policy goes by the endpoints' ranks itself, and its own config has its settings; \
+         give another policy, which then works within each group, or no settings"
+    )]
+    Failover,
     /// The authority is no `host` or `host:port`.
     #[error("authority {0:?} is not a host or host:port; set one with Builder::authority")]
     Authority(String),

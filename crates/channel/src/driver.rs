@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use evenkeel_balance::{
     Action, Address, Balancer, ConnectionId, Decision, Endpoint, Entropy, HealthCheck, Input, KeepaliveSettings,
     LbConfig, Load, RetryThrottle, ServiceConfig, Status, SubchannelId, Time, UnknownService, Update, What,
+    policy::FailoverConfig,
 };
 use evenkeel_checker::Probe;
 use evenkeel_naming::{Outcome, Resolving};
@@ -42,7 +43,8 @@ const MESSAGES_A_TURN: usize = 1_000;
 pub(crate) struct Settings {
     pub(crate) default_config: Arc<ServiceConfig>,
     /// Whether there are standby targets, so that every policy has to go by ranks.
-    pub(crate) by_rank: bool,
+    /// Over policies that know no ranks, where the endpoints' ranks are to count.
+    pub(crate) by_rank: Option<FailoverConfig>,
     /// In place of what the service config says about health.
     pub(crate) health_check: Option<HealthCheck>,
     /// What active checks ask, where there are any.
@@ -267,7 +269,10 @@ impl Driver {
         let now = self.shared.clock.now();
         let applied = json.parse::<ServiceConfig>().and_then(|config| {
             let own = config.load_balancing.clone();
-            let own = if self.settings.by_rank { own.map(LbConfig::by_rank) } else { own };
+            let own = match &self.settings.by_rank {
+                Some(failover) => own.map(|own| own.by_rank(failover)),
+                None => own,
+            };
             let policy = own.or_else(|| self.settings.default_config.load_balancing.clone());
             self.balancer.configure(now, &policy.unwrap_or_else(LbConfig::default))?;
             Ok(config)

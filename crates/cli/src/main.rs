@@ -33,6 +33,7 @@ enum Command {
     Restart(orders::RestartArgs),
     Stop(orders::StopArgs),
     Start(orders::StartArgs),
+    Switch(orders::SwitchArgs),
     Proxy(proxy::Args),
     Check(check::Args),
     Demo(demo::Args),
@@ -90,6 +91,7 @@ async fn run(command: Command, logging: &logging::Args) -> ExitCode {
         Command::Restart(args) => orders::restart(args).await,
         Command::Stop(args) => orders::stop(args).await,
         Command::Start(args) => orders::start(args).await,
+        Command::Switch(args) => orders::switch(args).await,
         Command::Check(args) => check::run(&args),
         Command::Demo(args) => {
             let _logs = args.may_log().then(|| logging.start("off"));

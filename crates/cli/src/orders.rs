@@ -57,6 +57,23 @@ pub(crate) struct StartArgs {
     order: Args,
 }
 
+/// Send all calls of a proxy to one group of its endpoints, or leave it to what is well again
+#[derive(Debug, clap::Args)]
+#[allow(clippy::doc_markdown, reason = "help texts are for terminals")]
+pub(crate) struct SwitchArgs {
+    /// The NAME of a [proxy.NAME]
+    proxy: String,
+    /// A group's number: 0 is the target or the primaries, 1 the first standby, and so on; or auto
+    #[arg(value_parser = parse_group)]
+    group: Group,
+    #[command(flatten)]
+    control: Control,
+}
+
+/// Where an operator sends calls; none for wherever it is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Group(Option<u32>);
+
 pub(crate) async fn restart(args: RestartArgs) -> ExitCode {
     let RestartArgs { order, no_wait } = args;
     let followed = follow(&order, Request::Restart { name: order.name.clone() }).await;
@@ -74,6 +91,18 @@ pub(crate) async fn start(StartArgs { order }: StartArgs) -> ExitCode {
     tell(follow(&order, Request::Start { name: order.name.clone() }).await)
 }
 
+pub(crate) async fn switch(SwitchArgs { proxy, group, control }: SwitchArgs) -> ExitCode {
+    let args = Args { name: proxy, control };
+    tell(follow(&args, Request::Switch { name: args.name.clone(), group: group.0 }).await)
+}
+
+fn parse_group(text: &str) -> Result<Group, String> {
+    if text == "auto" {
+        return Ok(Group(None));
+    }
+    text.parse().map(|rank| Group(Some(rank))).map_err(|_| "it is neither a number nor auto".to_owned())
+}
+
 async fn follow(args: &Args, request: Request) -> Result<(), String> {
     match args.control.ask(&request).await? {
         Reply::Done { text } => {
@@ -88,7 +117,7 @@ async fn follow(args: &Args, request: Request) -> Result<(), String> {
 async fn wait_for_restart(args: &Args) -> Result<(), String> {
     let service = args.name.split('/').next().unwrap_or_default();
     loop {
-        let Reply::Status { services } = args.control.ask(&Request::Status).await? else {
+        let Reply::Status { services, .. } = args.control.ask(&Request::Status).await? else {
             return Err("the supervisor answered something else than was asked".to_owned());
         };
         let Some(status) = services.into_iter().find(|each| each.name == service) else {

@@ -9,14 +9,22 @@ use std::{
 use clap::builder::PossibleValuesParser;
 use evenkeel_channel::{
     Builder, Channel,
-    balance::{CheckSettings, HealthCheck, Policies, UnknownService},
+    balance::{
+        CheckSettings, HealthCheck, Policies, UnknownService,
+        policy::{FailoverConfig, Standby, WhenAllOut},
+    },
     checker::Probe,
 };
-use evenkeel_config::{EndpointCheck, EndpointCheckKind, File, Proxy as Config, nearest, parse_duration};
+use evenkeel_config::{
+    self as config, EndpointCheck, EndpointCheckKind, File, Proxy as Config, nearest, parse_duration,
+};
 use evenkeel_proxy::{Proxy, Settings};
-use serde_json::{Value, json};
+use evenkeel_supervisor::control::{Control, default_path};
 
-use crate::{signals, supervise::Proxies};
+use crate::{
+    signals,
+    supervise::{Answers, Proxies},
+};
 
 /// Without a policy from the command line or the service config, calls go where the fewest are running.
 const DEFAULT_POLICY: &str = "least_request";
@@ -35,6 +43,10 @@ pub(crate) struct Args {
     /// Serve each [proxy.NAME] of a TOML file, as `evenkeel supervise` does, in place of what is said here
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "standby"])]
     config: Option<PathBuf>,
+    /// Where `evenkeel status` and `switch` find the proxies of the file [default: as the file says, or
+    /// $XDG_RUNTIME_DIR/evenkeel/NAME.sock, or /run/evenkeel/NAME.sock]
+    #[arg(long, value_name = "PATH", requires = "config")]
+    control: Option<PathBuf>,
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -88,10 +100,10 @@ async fn serve(args: Args) -> Result<bool, String> {
     // Before anybody can know that we run, so that no signal is missed.
     let terminated = signals::terminated().map_err(|error| format!("cannot listen for signals: {error}"))?;
     if let Some(path) = &args.config {
-        return serve_file(path, terminated).await;
+        return serve_file(path, args.control.as_deref(), terminated).await;
     }
     let target = args.target.clone().unwrap_or_default();
-    let channel = channel(Channel::builder(&target), &args.said(), false)?;
+    let channel = channel(Channel::builder(&target), &args.said())?;
     let settings = Settings::default().with_drain_timeout(args.drain_timeout);
     let proxy = Proxy::bind(args.listen, channel, settings)
         .await
@@ -101,36 +113,46 @@ async fn serve(args: Args) -> Result<bool, String> {
     Ok(proxy.serve(terminated).await)
 }
 
-async fn serve_file(path: &Path, terminated: impl Future<Output = ()>) -> Result<bool, String> {
+async fn serve_file(path: &Path, control: Option<&Path>, terminated: impl Future<Output = ()>) -> Result<bool, String> {
     let file = File::read(path).map_err(|error| error.to_string())?;
     if file.proxies.is_empty() {
         return Err(format!("{}: it has no [proxy.NAME]", path.display()));
     }
     let mut proxies = Proxies::bind(&file, None).await?;
+    let answers = Answers::new(None, proxies.fronts());
+    let _control = match control.or(file.control.as_deref()) {
+        Some(socket) => Some(Control::serve(socket, answers).await.map_err(|error| error.to_string())?),
+        None => by_default(&default_path(path), answers).await,
+    };
     terminated.await;
     proxies.drain();
     Ok(proxies.ended().await)
 }
 
-/// The channel of a proxy. That of a supervised service goes by the ranks of its replicas, so that standbys get calls only
-/// while no primary serves.
-pub(crate) fn channel(mut builder: Builder, proxy: &Config, has_ranks: bool) -> Result<Channel, String> {
+/// A control socket that nobody has asked for: a proxy serves without it, too, say where it may write nowhere.
+async fn by_default(socket: &Path, answers: Answers) -> Option<Control> {
+    let served = Control::serve(socket, answers).await;
+    served
+        .inspect_err(
+            |error| tracing::warn!(target: "evenkeel::proxy", %error, "no `evenkeel status` and `switch` here"),
+        )
+        .ok()
+}
+
+/// The channel of a proxy.
+pub(crate) fn channel(mut builder: Builder, proxy: &Config) -> Result<Channel, String> {
     builder = builder.default_policy(DEFAULT_POLICY);
     builder = proxy.standby.iter().fold(builder, Builder::standby);
-    let json = proxy
-        .service_config
-        .as_deref()
-        .map(|path| std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display())));
-    let mut json = json.transpose()?;
-    if has_ranks {
-        json = Some(ranked(json.as_deref(), proxy.policy.as_deref())?);
+    if let Some(path) = &proxy.service_config {
+        let named = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
+        let json = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}", named(&error)))?;
+        builder = builder.service_config(&json).map_err(|error| named(&error))?;
     }
-    if let Some(json) = json {
-        let path = proxy.service_config.as_deref().map_or(String::new(), |path| format!("{}: ", path.display()));
-        builder = builder.service_config(&json).map_err(|error| format!("{path}{error}"))?;
-    }
-    if let (Some(policy), false) = (&proxy.policy, has_ranks) {
+    if let Some(policy) = &proxy.policy {
         builder = builder.policy(policy);
+    }
+    if let Some(said) = &proxy.failover {
+        builder = builder.failover(failover(said));
     }
     if let Some(check) = health_check(proxy) {
         builder = builder.health_check(check);
@@ -141,19 +163,24 @@ pub(crate) fn channel(mut builder: Builder, proxy: &Config, has_ranks: bool) -> 
     builder.build().map_err(|error| error.to_string())
 }
 
-/// A service config with its policy under one that goes by the endpoints' ranks.
-fn ranked(json: Option<&str>, policy: Option<&str>) -> Result<String, String> {
-    let mut config: Value =
-        serde_json::from_str(json.unwrap_or("{}")).map_err(|error| format!("service_config: {error}"))?;
-    let Some(fields) = config.as_object_mut() else { return Err("service_config: it is no JSON object".to_owned()) };
-    let named = |name: &str| json!([{ name: {} }]);
-    let child = match (policy, fields.remove("loadBalancingConfig")) {
-        (Some(policy), _) => named(policy),
-        (None, Some(child)) => child,
-        (None, None) => named(DEFAULT_POLICY),
-    };
-    fields.insert("loadBalancingConfig".to_owned(), json!([{ "priority": { "childPolicy": child } }]));
-    Ok(config.to_string())
+/// What a file says of failover, over what the policy has by default.
+fn failover(said: &config::Failover) -> FailoverConfig {
+    let mut to = FailoverConfig::default();
+    to.overprovisioning_factor = said.overprovisioning_factor.unwrap_or(to.overprovisioning_factor);
+    to.failover_timeout = said.failover_timeout.unwrap_or(to.failover_timeout);
+    to.failback_delay = said.failback_delay.unwrap_or(to.failback_delay);
+    to.failback_ramp = said.failback_ramp.unwrap_or(to.failback_ramp);
+    to.panic_threshold = said.panic_threshold.unwrap_or(to.panic_threshold);
+    to.when_all_out = said.when_all_out.map_or(to.when_all_out, |what| match what {
+        config::WhenAllOut::Panic => WhenAllOut::Panic,
+        config::WhenAllOut::FailFast => WhenAllOut::FailFast,
+        config::WhenAllOut::Wait => WhenAllOut::Wait,
+    });
+    to.standby = said.standby.map_or(to.standby, |standby| match standby {
+        config::Standby::Hot => Standby::Hot,
+        config::Standby::Cold => Standby::Cold,
+    });
+    to
 }
 
 fn health_check(proxy: &Config) -> Option<HealthCheck> {
@@ -219,6 +246,7 @@ impl Args {
             service: None,
             target: self.target.clone(),
             standby: self.standby.clone(),
+            failover: None,
             policy: self.policy.clone(),
             health_check: !self.no_health_check,
             health_service: self.health_service.clone(),
@@ -256,16 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_of_a_supervised_service_goes_under_one_by_ranks() {
-        let policy = |json, policy| {
-            let config: Value = serde_json::from_str(&ranked(json, policy).unwrap()).unwrap();
-            config["loadBalancingConfig"][0]["priority"]["childPolicy"][0].to_string()
+    fn what_a_file_does_not_say_of_failover_is_as_the_policy_has_it() {
+        assert_eq!(failover(&config::Failover::default()), FailoverConfig::default());
+        let said = config::Failover {
+            failback_delay: Some(Duration::ZERO),
+            when_all_out: Some(config::WhenAllOut::Wait),
+            ..config::Failover::default()
         };
-        let round_robin = r#"{"loadBalancingConfig":[{"round_robin":{}}],"methodConfig":[]}"#;
-        assert_eq!(policy(None, None), r#"{"least_request":{}}"#);
-        assert_eq!(policy(Some(round_robin), None), r#"{"round_robin":{}}"#);
-        assert_eq!(policy(Some(round_robin), Some("random")), r#"{"random":{}}"#);
-        assert!(ranked(Some(round_robin), None).unwrap().contains("methodConfig"));
-        assert!(ranked(Some("[]"), None).is_err());
+        let mut expected = FailoverConfig::default();
+        (expected.failback_delay, expected.when_all_out) = (Duration::ZERO, WhenAllOut::Wait);
+        assert_eq!(failover(&said), expected);
     }
 }

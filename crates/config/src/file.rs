@@ -58,7 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{CheckKind, Restart, Upstream};
+    use crate::{CheckKind, Failover, Restart, Standby, Upstream, WhenAllOut};
 
     fn problems(text: &str) -> Vec<String> {
         let errors = File::parse("f.toml", text).expect_err("something is wrong");
@@ -104,6 +104,46 @@ mod tests {
         assert_eq!(file.services["db"].check().kind, CheckKind::None);
         assert_eq!(file.proxies["front"].upstream(), Some(Upstream::Service("greeter")));
         assert_eq!(file.control, Some(PathBuf::from("/run/shop.sock")));
+    }
+
+    #[test]
+    fn failover_of_a_proxy_is_read_and_checked() {
+        let proxy = "[proxy.p]\nlisten = \"127.0.0.1:1\"\ntarget = \"a:1\"\nstandby = [\"b:1\"]\n";
+        let text = "[proxy.p.failover]\nfailback_delay = \"1m\"\nwhen_all_out = \"fail-fast\"\nstandby = \"cold\"\n";
+        let file = File::parse("f.toml", &format!("{proxy}{text}")).unwrap();
+        let expected = Failover {
+            failback_delay: Some(Duration::from_secs(60)),
+            when_all_out: Some(WhenAllOut::FailFast),
+            standby: Some(Standby::Cold),
+            ..Failover::default()
+        };
+        assert_eq!(file.proxies["p"].failover, Some(expected));
+        for (text, expected) in [
+            (
+                "failback_dealy = \"1s\"",
+                "unknown key `failback_dealy` in [proxy.p.failover] at line 6, column 1: did you mean `failback_delay`?",
+            ),
+            (
+                "when_all_out = \"fail-fats\"",
+                "`proxy.p.failover.when_all_out`: unknown value `fail-fats` at line 6, column 16: did you mean `fail-fast`?",
+            ),
+            (
+                "overprovisioning_factor = 99",
+                "`proxy.p.failover.overprovisioning_factor` is 99, in percent at line 6, column 1; the least is 100",
+            ),
+            (
+                "failover_timeout = \"0s\"",
+                "`proxy.p.failover.failover_timeout` is 0 at line 6, column 1; it must be above that",
+            ),
+            (
+                "panic_threshold = 101",
+                "`proxy.p.failover.panic_threshold` is 101, in percent at line 6, column 1; the most is 100",
+            ),
+        ] {
+            assert_eq!(problems(&format!("{proxy}[proxy.p.failover]\n{text}\n")), [expected]);
+        }
+        let told = problems(&format!("{proxy}policy = \"failover\"\n[proxy.p.failover]\n"));
+        assert!(told.len() == 1 && told[0].contains("exclude each other at line 6"), "{told:?}");
     }
 
     #[test]

@@ -28,6 +28,6 @@ pub use duration::parse_duration;
 pub use error::{ConfigErrors, Problem};
 pub use file::File;
 pub use nearest::nearest;
-pub use proxy::{EndpointCheck, EndpointCheckKind, Proxy, Upstream};
+pub use proxy::{EndpointCheck, EndpointCheckKind, Failover, Proxy, Standby, Upstream, WhenAllOut};
 pub use service::{Backoff, Check, CheckKind, CrashLoop, Limits, Restart, Service};
 pub use size::parse_size;

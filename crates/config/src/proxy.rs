@@ -17,6 +17,9 @@ pub struct Proxy {
     /// service stand by as the service says. Default none.
     #[serde(default)]
     pub standby: Vec<String>,
+    /// How calls move between its endpoints and those that stand by for them. Default: as `failover` has it, where there
+    /// are any that stand by.
+    pub failover: Option<Failover>,
     /// How calls are placed, in place of what the service config says. Default `least_request`.
     pub policy: Option<String>,
     /// Whether endpoints are called only while they say SERVING. Default `true`.
@@ -31,6 +34,54 @@ pub struct Proxy {
     /// How long running calls may take to end once the proxy is to stop. Default 10 s.
     #[serde(default = "ten_seconds", deserialize_with = "duration::read")]
     pub drain_timeout: Duration,
+}
+
+/// How calls move between groups of endpoints (`failover`): a target or the primary replicas, and what stands by for them.
+/// What is absent is as the policy `failover` has it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Failover {
+    /// How much more than its share an endpoint can bear, in percent: at 140, a standby takes nothing until 29 % of a
+    /// group are out. At least 100.
+    pub overprovisioning_factor: Option<u32>,
+    /// How long an endpoint may be connecting before it counts as out. Above 0.
+    #[serde(deserialize_with = "duration::read")]
+    pub failover_timeout: Option<Duration>,
+    /// How long a group that was wholly out must have been well before calls return to it.
+    #[serde(deserialize_with = "duration::read")]
+    pub failback_delay: Option<Duration>,
+    /// How long its share then grows.
+    #[serde(deserialize_with = "duration::read")]
+    pub failback_ramp: Option<Duration>,
+    /// With fewer than this percentage of all endpoints well, and not enough for all calls, they go to all that are
+    /// connected. At most 100; 0 turns it off.
+    pub panic_threshold: Option<u32>,
+    /// What becomes of calls while every endpoint is out.
+    pub when_all_out: Option<WhenAllOut>,
+    /// Whether what stands by is connected while it gets no calls.
+    pub standby: Option<Standby>,
+}
+
+/// What becomes of calls while every endpoint is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenAllOut {
+    /// They go to all that are connected, whatever is held against those.
+    Panic,
+    /// They fail at once.
+    FailFast,
+    /// They wait.
+    Wait,
+}
+
+/// Whether what stands by is connected while it gets no calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standby {
+    /// Always.
+    Hot,
+    /// Once it is needed.
+    Cold,
 }
 
 /// How the endpoints of a proxy are checked (`check`). An endpoint gets calls while its checks pass, or while its calls

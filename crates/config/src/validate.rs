@@ -16,6 +16,7 @@ pub(crate) fn validate(document: &Document<'_>, file: &File) {
     for (name, proxy) in &file.proxies {
         check_name(document, "proxy", name);
         check_upstream(document, name, proxy, file, &names);
+        check_failover(document, name, proxy);
     }
     check_ports_apart(document, &file.services);
     check_listeners_apart(document, file);
@@ -129,6 +130,28 @@ fn check_upstream(document: &Document<'_>, name: &str, proxy: &Proxy, file: &Fil
             let message = format!("[proxy.{name}] needs one of `service` and `target`");
             document.refuse_at(&["proxy", name], message, String::new());
         }
+    }
+}
+
+fn check_failover(document: &Document<'_>, name: &str, proxy: &Proxy) {
+    let Some(failover) = &proxy.failover else { return };
+    let refuse = |key: &str, message: &str, advice: &str| {
+        let message = format!("`proxy.{name}.failover{key}` {message}");
+        document.refuse_at(&["proxy", name, "failover", key.trim_start_matches('.')], message, advice.to_owned());
+    };
+    if let Some(factor) = failover.overprovisioning_factor.filter(|factor| *factor < 100) {
+        refuse(".overprovisioning_factor", &format!("is {factor}, in percent"), "; the least is 100");
+    }
+    if failover.failover_timeout == Some(Duration::ZERO) {
+        refuse(".failover_timeout", "is 0", "; it must be above that");
+    }
+    if let Some(percent) = failover.panic_threshold.filter(|percent| *percent > 100) {
+        refuse(".panic_threshold", &format!("is {percent}, in percent"), "; the most is 100");
+    }
+    if let Some(policy @ ("failover" | "priority")) = proxy.policy.as_deref() {
+        let advice =
+            format!("; take `policy` out, or name one that works within each group, which `{policy}` does not");
+        refuse("", &format!("and `policy = \"{policy}\"` exclude each other"), &advice);
     }
 }
 

@@ -1,5 +1,7 @@
 //! `evenkeel supervise`: services, and proxies in front of them, from one file.
 
+mod answers;
+mod front;
 mod proxies;
 mod session;
 
@@ -11,8 +13,8 @@ use evenkeel_supervisor::{
     process::{Format, Output, Processes, Systemd},
 };
 
-pub(crate) use self::proxies::Proxies;
 use self::session::Session;
+pub(crate) use self::{answers::Answers, proxies::Proxies};
 use crate::signals;
 
 /// How long what services have written last may take to be written on.
@@ -60,8 +62,9 @@ async fn supervise(args: Args, has_json_logs: bool) -> Result<ExitCode, String> 
     let processes = Processes::new(output.clone()).map_err(|error| error.to_string())?;
     let handle = evenkeel_supervisor::start(processes.clone(), rand::random());
     let socket = args.control.or_else(|| file.control.clone()).unwrap_or_else(|| default_path(&args.file));
-    let control = Control::serve(&socket, handle.clone()).await.map_err(|error| error.to_string())?;
     let proxies = Proxies::bind(&file, Some(&handle)).await?;
+    let answers = Answers::new(Some(handle.clone()), proxies.fronts());
+    let control = Control::serve(&socket, answers).await.map_err(|error| error.to_string())?;
     handle.configure(file.services.clone());
 
     let session = Session { path: args.file, file, handle, systemd, signals, proxies };

@@ -10,11 +10,13 @@ use evenkeel_proxy::{Proxy, Settings};
 use evenkeel_supervisor::Handle;
 use tokio::{sync::watch, task::JoinSet};
 
+use super::front::Front;
 use crate::proxy;
 
 /// The proxies of a file.
 pub(crate) struct Proxies {
     serving: JoinSet<bool>,
+    fronts: Vec<Front>,
     drain: watch::Sender<bool>,
     have_ended: bool,
 }
@@ -23,14 +25,21 @@ impl Proxies {
     /// Listens for each, and serves from now on. Calls wait for the first replicas that serve, of services that `handle`
     /// supervises.
     pub(crate) async fn bind(file: &File, handle: Option<&Handle>) -> Result<Self, String> {
-        let mut proxies = Self { serving: JoinSet::new(), drain: watch::Sender::new(false), have_ended: false };
+        let mut proxies =
+            Self { serving: JoinSet::new(), fronts: Vec::new(), drain: watch::Sender::new(false), have_ended: false };
         for (name, config) in &file.proxies {
             let channel = channel(config, handle).map_err(|error| format!("[proxy.{name}]: {error}"))?;
             let settings = Settings::default().with_drain_timeout(config.drain_timeout);
-            let bound = Proxy::bind(config.listen, channel, settings).await;
+            let bound = Proxy::bind(config.listen, channel.clone(), settings).await;
             let proxy =
                 bound.map_err(|error| format!("[proxy.{name}]: cannot listen on {}: {error}", config.listen))?;
             announce(name, &proxy);
+            proxies.fronts.push(Front {
+                name: name.clone(),
+                listen: proxy.local_addr(),
+                upstream: config.service.clone().or_else(|| config.target.clone()).unwrap_or_default(),
+                channel,
+            });
             let mut drain = proxies.drain.subscribe();
             proxies.serving.spawn(proxy.serve(async move {
                 // An error is the end of everything, which is a reason to drain as well.
@@ -38,6 +47,11 @@ impl Proxies {
             }));
         }
         Ok(proxies)
+    }
+
+    /// For the control socket.
+    pub(crate) fn fronts(&self) -> Arc<[Front]> {
+        self.fronts.as_slice().into()
     }
 
     /// Takes no more calls; those that run may end.
@@ -67,10 +81,11 @@ fn channel(config: &Config, handle: Option<&Handle>) -> Result<Channel, String> 
         )),
         (Some(Upstream::Service(service)), Some(handle)) => {
             let replicas = Replicas(handle.endpoints(service));
-            let builder = Channel::builder(service).authority(service).resolver(Box::new(replicas));
-            proxy::channel(builder, config, true)
+            // So that standbys get calls only while too few primaries that serve can be reached.
+            let builder = Channel::builder(service).authority(service).resolver(Box::new(replicas)).by_rank();
+            proxy::channel(builder, config)
         }
-        (Some(Upstream::Target(target)), _) => proxy::channel(Channel::builder(target), config, false),
+        (Some(Upstream::Target(target)), _) => proxy::channel(Channel::builder(target), config),
         (None, _) => Err("it needs one of `service` and `target`".to_owned()),
     }
 }

@@ -121,7 +121,7 @@ impl Supervised {
         let look = async {
             loop {
                 match ask(self.socket.as_ref(), &Request::Status).await {
-                    Ok(Reply::Status { services }) if !services.is_empty() && is_so(&services) => return,
+                    Ok(Reply::Status { services, .. }) if !services.is_empty() && is_so(&services) => return,
                     other => *looked.lock().unwrap() = format!("{other:?}"),
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -134,7 +134,7 @@ impl Supervised {
     /// The processes that run, in the order of their replicas.
     pub(crate) async fn pids(&self) -> Vec<i32> {
         match ask(self.socket.as_ref(), &Request::Status).await.unwrap() {
-            Reply::Status { services } => services.iter().flat_map(|s| &s.replicas).filter_map(|r| r.pid).collect(),
+            Reply::Status { services, .. } => services.iter().flat_map(|s| &s.replicas).filter_map(|r| r.pid).collect(),
             other => panic!("{other:?}"),
         }
     }

@@ -1,15 +1,17 @@
-//! The control socket: a Unix socket on which a running supervisor answers questions and takes orders.
+//! The control socket: a Unix socket on which a running supervisor, or a proxy, answers questions and takes orders.
 //!
 //! Each request and each reply is one line of JSON, see [`Request`] and [`Reply`]. The socket is its owner's alone (mode
 //! 0600): whoever can write to it can stop the services.
 
 mod client;
 mod path;
+mod proxy;
 mod server;
 
 pub use client::{AskError, ask};
 pub use path::{default_path, only_path};
-pub use server::{Control, ControlError};
+pub use proxy::{DecisionStatus, EndpointStatus, GroupStatus, ProxyStatus};
+pub use server::{Answer, Control, ControlError};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ use crate::{Order, ServiceStatus};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
-    /// What are all services doing?
+    /// What are all services and proxies doing?
     Status,
     /// As [`Order::Restart`].
     Restart {
@@ -36,16 +38,25 @@ pub enum Request {
         /// `NAME` or `NAME/REPLICA`.
         name: String,
     },
+    /// Sends all calls of a proxy to one group of its endpoints.
+    Switch {
+        /// The proxy's name.
+        name: String,
+        /// The group, 0 for the first; none to leave it to what is well again.
+        group: Option<u32>,
+    },
 }
 
-/// What it answers: `{"reply":"status","services":[…]}`, `{"reply":"done","text":"…"}`, `{"reply":"refused","why":"…"}`.
+/// What it answers: `{"reply":"status","services":[…],"proxies":[…]}`, `{"reply":"done","text":"…"}`, `{"reply":"refused","why":"…"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
-    /// What each service is doing, by name.
+    /// What each service and each proxy is doing.
     Status {
         /// In the order of their names.
         services: Vec<ServiceStatus>,
+        /// In the order of their names.
+        proxies: Vec<ProxyStatus>,
     },
     /// The order is being followed.
     Done {
@@ -60,9 +71,10 @@ pub enum Reply {
 }
 
 impl Request {
-    fn order(&self) -> Option<Order> {
+    /// The order to services that it is, if it is one.
+    pub fn order(&self) -> Option<Order> {
         match self {
-            Self::Status => None,
+            Self::Status | Self::Switch { .. } => None,
             Self::Restart { name } => Some(Order::Restart(name.clone())),
             Self::Stop { name } => Some(Order::Stop(name.clone())),
             Self::Start { name } => Some(Order::Start(name.clone())),

@@ -12,7 +12,6 @@ use tokio::{
 };
 
 use super::{Reply, Request};
-use crate::driver::Handle;
 
 /// The longest request, in bytes.
 const LONGEST_REQUEST: u64 = 64 * 1024;
@@ -26,6 +25,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Control {
     path: PathBuf,
     serving: AbortHandle,
+}
+
+/// What answers the requests that come over a control socket. Each connection has a clone.
+pub trait Answer: Clone + Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(&self, request: Request) -> impl Future<Output = Reply> + Send;
 }
 
 /// Why there is no control socket.
@@ -46,7 +51,7 @@ pub enum ControlError {
 }
 
 impl Control {
-    /// Serves requests to `handle` at `path`. A socket that is left there by a supervisor that has died is replaced.
+    /// Has `answer` answer the requests that come at `path`. A socket that is left there by a supervisor that has died is replaced.
     ///
     /// # Errors
     ///
@@ -54,12 +59,12 @@ impl Control {
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O and time.
-    pub async fn serve(path: &Path, handle: Handle) -> Result<Self, ControlError> {
+    pub async fn serve(path: &Path, answer: impl Answer) -> Result<Self, ControlError> {
         if UnixStream::connect(path).await.is_ok() {
             return Err(ControlError::Taken(path.to_owned()));
         }
         let listener = bind(path).map_err(|error| ControlError::System { path: path.to_owned(), error })?;
-        let serving = tokio::spawn(accept(listener, handle)).abort_handle();
+        let serving = tokio::spawn(accept(listener, answer)).abort_handle();
         Ok(Self { path: path.to_owned(), serving })
     }
 }
@@ -85,10 +90,10 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, handle: Handle) {
+async fn accept(listener: UnixListener, answer: impl Answer) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, handle.clone()))),
+            Ok((stream, _)) => drop(tokio::spawn(converse(stream, answer.clone()))),
             Err(error) => {
                 tracing::warn!(target: "evenkeel::supervisor", %error, "accepting on the control socket failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -98,7 +103,7 @@ async fn accept(listener: UnixListener, handle: Handle) {
 }
 
 /// Answers one request after the other, until the other side hangs up or is silent for too long.
-async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
+async fn converse(stream: UnixStream, answer: impl Answer) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -108,7 +113,7 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
-        let mut reply = serde_json::to_vec(&answer(&line, &handle).await)?;
+        let mut reply = serde_json::to_vec(&reply(&line, &answer).await)?;
         reply.push(b'\n');
         write.write_all(&reply).await?;
         if !line.ends_with('\n') {
@@ -117,16 +122,9 @@ async fn converse(stream: UnixStream, handle: Handle) -> io::Result<()> {
     }
 }
 
-async fn answer(line: &str, handle: &Handle) -> Reply {
-    let request: Request = match serde_json::from_str(line) {
-        Ok(request) => request,
-        Err(error) => return Reply::Refused { why: format!("no request: {error}") },
-    };
-    match request.order() {
-        None => Reply::Status { services: handle.status().await },
-        Some(order) => match handle.order(order).await {
-            Ok(text) => Reply::Done { text },
-            Err(error) => Reply::Refused { why: error.to_string() },
-        },
+async fn reply(line: &str, answer: &impl Answer) -> Reply {
+    match serde_json::from_str(line) {
+        Ok(request) => answer.answer(request).await,
+        Err(error) => Reply::Refused { why: format!("no request: {error}") },
     }
 }

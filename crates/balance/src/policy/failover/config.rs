@@ -1,11 +1,14 @@
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{ConfigError, LbConfig, service_config::json_duration};
+use crate::{
+    ConfigError, LbConfig,
+    service_config::{json_duration, to_json_duration},
+};
 
 /// The config of `failover`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct FailoverConfig {
@@ -18,15 +21,15 @@ pub struct FailoverConfig {
     /// How long an endpoint may be connecting, for the first time or after it was lost, before it counts as out. Above
     /// 0; default 500 ms. Shorter ones fail over while a slow network is still connecting. Failed attempts and silence
     /// count at once.
-    #[serde(deserialize_with = "json_duration")]
+    #[serde(deserialize_with = "json_duration", serialize_with = "to_json_duration")]
     pub failover_timeout: Duration,
     /// How long a group that was wholly out must have been well before calls return to it from the groups behind it.
     /// Default 10 s; 0 for at once.
-    #[serde(deserialize_with = "json_duration")]
+    #[serde(deserialize_with = "json_duration", serialize_with = "to_json_duration")]
     pub failback_delay: Duration,
     /// How long its share then grows, from a twentieth of what it can take to all of it. Default 30 s; 0 for all at
     /// once.
-    #[serde(deserialize_with = "json_duration")]
+    #[serde(deserialize_with = "json_duration", serialize_with = "to_json_duration")]
     pub failback_ramp: Duration,
     /// With fewer than this percentage of all endpoints well, and not enough for all calls, calls go to all endpoints
     /// that are connected, whatever is held against them. Default 50, at most 100; 0 turns it off.
@@ -38,7 +41,7 @@ pub struct FailoverConfig {
 }
 
 /// What becomes of calls while every endpoint is out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum WhenAllOut {
@@ -53,7 +56,7 @@ pub enum WhenAllOut {
 }
 
 /// Whether groups that get no calls are connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Standby {

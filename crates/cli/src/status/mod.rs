@@ -1,8 +1,10 @@
+mod proxy;
+
 use std::{fmt::Write, process::ExitCode};
 
 use evenkeel_supervisor::{
     ReplicaStatus, ServiceStatus,
-    control::{Reply, Request},
+    control::{ProxyStatus, Reply, Request},
 };
 
 use crate::orders::Control;
@@ -10,34 +12,39 @@ use crate::orders::Control;
 /// How many of the last lines of a replica that is out are shown.
 const SHOWN_LINES: usize = 5;
 
-/// Show what each replica of a supervisor's services is doing, why, since when, and what happens next
+/// Show what each replica of a supervisor's services, and each endpoint of its proxies, is doing: why, since when, and
+/// what happens next
 ///
-/// Exit codes: 0 all replicas serve, 1 no supervisor answers, 2 some replica does not serve.
+/// Exit codes: 0 all is well, 1 nobody answers, 2 some replica does not serve, or some endpoint is out.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// Print JSON
+    /// Print JSON, with the last decisions of each proxy
     #[arg(long)]
     json: bool,
+    /// Show so many of the last decisions of each proxy, of 256 that it keeps
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, default_value_t = 0, default_missing_value = "256")]
+    decisions: usize,
     #[command(flatten)]
     control: Control,
 }
 
 pub(crate) async fn run(args: Args) -> ExitCode {
-    let services = match args.control.ask(&Request::Status).await {
-        Ok(Reply::Status { services }) => services,
+    let (services, proxies) = match args.control.ask(&Request::Status).await {
+        Ok(Reply::Status { services, proxies }) => (services, proxies),
         Ok(_) => return fail("the supervisor answered something else than was asked"),
         Err(error) => return fail(&error),
     };
     if args.json {
-        match serde_json::to_string_pretty(&services) {
+        match serde_json::to_string_pretty(&serde_json::json!({ "services": services, "proxies": proxies })) {
             Ok(json) => println!("{json}"),
             Err(error) => return fail(&error.to_string()),
         }
     } else {
-        print!("{}", table(&services));
+        print!("{}", text(&services, &proxies, args.decisions));
     }
-    let is_well = services.iter().all(|service| service.serving == service.wanted);
+    let is_well = services.iter().all(|service| service.serving == service.wanted)
+        && proxies.iter().flat_map(|proxy| &proxy.endpoints).all(|endpoint| !endpoint.is_out);
     if is_well { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }
 
@@ -46,22 +53,24 @@ fn fail(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+fn text(services: &[ServiceStatus], proxies: &[ProxyStatus], decisions: usize) -> String {
+    let mut text = if services.is_empty() { String::new() } else { table(services) };
+    for proxy in proxies {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        proxy::write(&mut text, proxy, decisions);
+    }
+    text
+}
+
 const HEADINGS: [&str; 8] = ["REPLICA", "STATE", "FOR", "PID", "RESTARTS", "ROLE", "ADDRESS", "WHY, AND WHAT NEXT"];
 
 /// A line for each replica, and below it what is to be said of services as a whole and of replicas that are out.
 fn table(services: &[ServiceStatus]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(services.iter().flat_map(|service| &service.replicas).map(row));
-    let mut widths = [0; HEADINGS.len()];
-    for (i, cell) in rows.iter().flat_map(|row| row.iter().enumerate()) {
-        widths[i] = widths[i].max(cell.chars().count());
-    }
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
+    let mut text = columns(&rows);
     for service in services {
         remarks(&mut text, service);
     }
@@ -86,6 +95,21 @@ fn row(replica: &ReplicaStatus) -> [String; HEADINGS.len()] {
         replica.address.clone().unwrap_or_else(|| "-".to_owned()),
         why.join("; "),
     ]
+}
+
+/// Rows, each column as wide as its widest cell.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for (i, cell) in rows.iter().flat_map(|row| row.iter().enumerate()) {
+        widths[i] = widths[i].max(cell.chars().count());
+    }
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 fn remarks(text: &mut String, service: &ServiceStatus) {

@@ -1,0 +1,63 @@
+use serde::{Deserialize, Serialize};
+
+/// What a proxy is doing: which of its endpoints are out, why, since when, and where its calls go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub listen: String,
+    /// What it stands before: a service's name or a target.
+    pub upstream: String,
+    /// The state of its channel, such as `READY`.
+    pub state: String,
+    /// The policy that places its calls.
+    pub policy: String,
+    /// What is in force beside the groups' shares, a sentence each: a switch by hand, a panic, a resolver's last error.
+    pub remarks: Vec<String>,
+    /// The groups that stand by for each other, in their order; none where there is no such thing.
+    pub groups: Vec<GroupStatus>,
+    /// Each of its endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+    /// The last decisions, oldest first.
+    pub decisions: Vec<DecisionStatus>,
+}
+
+/// What a group of endpoints is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Such as `group 0`.
+    pub name: String,
+    /// Its condition, its share of the calls, and what happens next.
+    pub what: Vec<String>,
+}
+
+/// What an endpoint is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Its address.
+    pub address: String,
+    /// Its state for the policies, such as `READY`.
+    pub state: String,
+    /// Whether it gets no calls because something is wrong with it.
+    pub is_out: bool,
+    /// How long it has been so, in milliseconds.
+    pub for_ms: u64,
+    /// Why.
+    pub why: String,
+    /// How many calls run.
+    pub in_flight: u64,
+    /// How many have succeeded.
+    pub succeeded: u64,
+    /// How many have failed.
+    pub failed: u64,
+}
+
+/// A decision of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionStatus {
+    /// How long ago, in milliseconds.
+    pub ago_ms: u64,
+    /// What was decided, and why.
+    pub what: String,
+}
