@@ -335,6 +335,11 @@ impl Balancer {
         self.policy.name()
     }
 
+    /// Where an operator sends all calls, whether or not that group is known now.
+    pub fn switched_to(&self) -> Option<u32> {
+        self.switched_to
+    }
+
     /// Why calls go where they go: the tree of policies, and what each of them is up to.
     pub fn explain(&self) -> Explanation {
         self.policy.explain()

@@ -14,7 +14,7 @@ use evenkeel_naming::{Outcome, Resolving};
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, WeakUnboundedSender},
-        watch,
+        oneshot, watch,
     },
     task::AbortHandle,
 };
@@ -25,7 +25,7 @@ use crate::{
     checks::Checks,
     connection,
     endpoint_source::EndpointSource,
-    explain::DecisionLog,
+    explain::{DecisionLog, Explanation},
     health_watch,
     idle::{IdleWatch, Usage},
     load_watch::LoadWatch,
@@ -89,6 +89,8 @@ pub(crate) struct State {
     /// Where calls wait for streams, by subchannel.
     queues: BTreeMap<usize, (SubchannelId, Arc<StreamQueue>)>,
     decisions: DecisionLog,
+    /// Who waits for an explanation. It tells what has become of everything that was sent before it was asked for.
+    askers: Vec<oneshot::Sender<Explanation>>,
     attempts: BTreeMap<ConnectionId, AbortHandle>,
     watches: BTreeMap<ConnectionId, AbortHandle>,
     load_watches: BTreeMap<ConnectionId, AbortHandle>,
@@ -113,6 +115,7 @@ impl State {
             opened: Vec::new(),
             queues: BTreeMap::new(),
             decisions: DecisionLog::default(),
+            askers: Vec::new(),
             attempts: BTreeMap::new(),
             watches: BTreeMap::new(),
             load_watches: BTreeMap::new(),
@@ -139,6 +142,7 @@ impl Driver {
                 () = sleep_until(deadline) => self.handle_timeout(),
             }
             self.act();
+            self.explain();
         }
         self.shut_down();
     }
@@ -168,9 +172,7 @@ impl Driver {
             Message::Input(input) => input,
             Message::TooManyPings(id, used) => return self.calm(id, used),
             Message::Explain(answer) => {
-                let explanation = self.state.decisions.explain(self.latest(), self.balancer.explain());
-                // Who asked may have stopped waiting.
-                let _ = answer.send(explanation);
+                self.state.askers.push(answer);
                 return;
             }
         };
@@ -303,6 +305,14 @@ impl Driver {
         let strict = |service| HealthCheck { service, unknown: UnknownService::IsUnhealthy };
         let check = self.settings.health_check.clone().or_else(|| configured.map(strict));
         self.balancer.set_health_check(self.shared.clock.now(), check);
+    }
+
+    fn explain(&mut self) {
+        for asker in std::mem::take(&mut self.state.askers) {
+            let explanation = self.state.decisions.explain(self.latest(), &self.balancer);
+            // Who asked may have stopped waiting.
+            let _ = asker.send(explanation);
+        }
     }
 
     /// Does what the balancer wants done, then tells the world.

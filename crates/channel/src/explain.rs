@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
-use evenkeel_balance::{Connectivity, Decision, SubchannelReport, Time, policy};
+use evenkeel_balance::{Balancer, Connectivity, Decision, SubchannelReport, Time, policy};
 
 use crate::report::Report;
 
@@ -25,6 +25,8 @@ pub struct Explanation {
     pub report: Arc<Report>,
     /// The tree of policies, and what each is up to.
     pub policies: policy::Explanation,
+    /// The group that an operator sends all calls to ([`switch_to`](crate::Channel::switch_to)).
+    pub switched_to: Option<u32>,
     /// The last decisions, oldest first: at most [`Explanation::MAX_DECISIONS`].
     pub decisions: Vec<Decision>,
     /// How many decisions there were before those.
@@ -109,9 +111,10 @@ impl DecisionLog {
         self.kept.push_back(decision);
     }
 
-    pub(crate) fn explain(&self, report: Arc<Report>, policies: policy::Explanation) -> Explanation {
+    pub(crate) fn explain(&self, report: Arc<Report>, balancer: &Balancer) -> Explanation {
         let decisions = self.kept.iter().cloned().collect();
-        Explanation { report, policies, decisions, forgotten: self.forgotten }
+        let (policies, switched_to) = (balancer.explain(), balancer.switched_to());
+        Explanation { report, policies, switched_to, decisions, forgotten: self.forgotten }
     }
 }
 

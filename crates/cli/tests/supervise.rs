@@ -195,6 +195,44 @@ async fn a_standby_takes_over_and_is_promoted() {
 }
 
 #[tokio::test]
+async fn a_rolling_restart_sends_no_call_to_the_standby() {
+    let mut supervised = Supervised::start(&fleet("replicas = 2\nstandby = 1\nsurge = false"));
+    supervised.until(|status| status[0].serving == 3).await;
+    let mut client = connect(&mut supervised).await;
+    let mut restart = std::pin::pin!(supervised.command(&["restart", "echo"]));
+    let (mut calls, mut of_the_standby) = (0, 0);
+    let (code, said, error) = loop {
+        tokio::select! {
+            ended = &mut restart => break ended,
+            answer = client.unary(request()) => {
+                calls += 1;
+                of_the_standby += u32::from(answer.unwrap().into_inner().backend == "2");
+            }
+        }
+    };
+    assert_eq!((code, error.as_str()), (0, ""), "{said}");
+    assert!(calls > 100 && of_the_standby == 0, "{of_the_standby} of {calls}");
+    assert_eq!(supervised.stop("TERM").await, 0);
+}
+
+#[tokio::test]
+async fn a_switch_by_hand_sends_calls_to_the_standby_and_back() {
+    let mut supervised = Supervised::start(&fleet("replicas = 1\nstandby = 1"));
+    supervised.until(|status| status[0].serving == 2).await;
+    let mut client = connect(&mut supervised).await;
+    assert_eq!(client.unary(request()).await.unwrap().into_inner().backend, "0");
+    for (group, backend) in [("1", "1"), ("auto", "0")] {
+        let (code, text, error) = supervised.command(&["switch", "front", group]).await;
+        assert_eq!((code, error.as_str()), (0, ""), "{text}");
+        while client.unary(request()).await.unwrap().into_inner().backend != backend {}
+        let (_, text, _) = supervised.command(&["status"]).await;
+        assert_eq!(text.contains("all calls sent to group 1 by hand"), group == "1", "{text}");
+        assert!(text.contains("echo/1") && text.contains("before echo: READY, by failover"), "{text}");
+    }
+    assert_eq!(supervised.stop("TERM").await, 0);
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said() {
     let dir = fixture::Dir::new();
     let file = dir.write("a.toml", "[service.a]\ncommand = \"a\"\nafter = [\"b\"]\n[service.bb]\ncommand = \"b\"\n");

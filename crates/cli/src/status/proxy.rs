@@ -10,7 +10,9 @@ const HEADINGS: [&str; 7] = ["ENDPOINT", "STATE", "FOR", "IN FLIGHT", "OK", "FAI
 pub(super) fn write(text: &mut String, proxy: &ProxyStatus, decisions: usize) {
     let ProxyStatus { name, listen, upstream, state, policy, .. } = proxy;
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "proxy {name} on {listen}, before {upstream}: {state}, by {policy}");
+    let switched =
+        proxy.switched_to.map_or_else(String::new, |group| format!(", all calls sent to group {group} by hand"));
+    let _ = writeln!(text, "proxy {name} on {listen}, before {upstream}: {state}, by {policy}{switched}");
     for remark in &proxy.remarks {
         let _ = writeln!(text, "  {remark}");
     }
@@ -57,7 +59,8 @@ mod tests {
             upstream: "a:1".to_owned(),
             state: "READY".to_owned(),
             policy: "failover".to_owned(),
-            remarks: vec!["switched to group 1 by hand".to_owned()],
+            switched_to: Some(1),
+            remarks: vec!["panic: 0 of 1".to_owned()],
             groups: vec![GroupStatus { name: "group 0".to_owned(), what: vec!["takes 0 %".to_owned()] }],
             endpoints: vec![EndpointStatus {
                 address: "10.0.0.1:1".to_owned(),
@@ -75,7 +78,7 @@ mod tests {
         write(&mut text, &proxy, 1);
         assert_eq!(
             text,
-            "proxy front on 127.0.0.1:8080, before a:1: READY, by failover\n  switched to group 1 by hand\n  \
+            "proxy front on 127.0.0.1:8080, before a:1: READY, by failover, all calls sent to group 1 by hand\n  panic: 0 of 1\n  \
              group 0: takes 0 %\n  ENDPOINT    STATE              FOR   IN FLIGHT  OK  FAILED  WHY\n  \
              10.0.0.1:1  TRANSIENT_FAILURE  1m1s  0          12  1       connection refused\n  4s ago: newer\n"
         );

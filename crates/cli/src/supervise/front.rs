@@ -32,6 +32,7 @@ impl Front {
             upstream: self.upstream.clone(),
             state: report.connectivity.to_string(),
             policy: report.policy.clone(),
+            switched_to: explanation.switched_to,
             remarks: remarks.into_iter().chain(resolver).chain(config).collect(),
             groups: groups.unwrap_or_default(),
             endpoints: report.endpoints.iter().map(|report| endpoint(report, now)).collect(),

@@ -13,7 +13,9 @@ pub struct ProxyStatus {
     pub state: String,
     /// The policy that places its calls.
     pub policy: String,
-    /// What is in force beside the groups' shares, a sentence each: a switch by hand, a panic, a resolver's last error.
+    /// The group that an operator sends all calls to; none while calls go by what is well.
+    pub switched_to: Option<u32>,
+    /// What is in force beside the groups' shares, a sentence each: what a switch by hand means, a panic, a resolver's last error.
     pub remarks: Vec<String>,
     /// The groups that stand by for each other, in their order; none where there is no such thing.
     pub groups: Vec<GroupStatus>,
