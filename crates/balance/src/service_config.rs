@@ -93,6 +93,7 @@ impl LbConfig {
     /// The same policies within groups of endpoints: as the `childPolicy` of `failover`, whose other settings are those of
     /// `failover`. A list that [goes by ranks](Self::goes_by_rank) itself stays as it is.
     #[must_use]
+    #[allow(clippy::missing_panics_doc, reason = "such a value is always JSON")]
     pub fn by_rank(self, failover: &FailoverConfig) -> Self {
         if self.goes_by_rank() {
             return self;

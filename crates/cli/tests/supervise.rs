@@ -199,14 +199,16 @@ async fn a_rolling_restart_sends_no_call_to_the_standby() {
     let mut supervised = Supervised::start(&fleet("replicas = 2\nstandby = 1\nsurge = false"));
     supervised.until(|status| status[0].serving == 3).await;
     let mut client = connect(&mut supervised).await;
-    let mut restart = std::pin::pin!(supervised.command(&["restart", "echo"]));
     let (mut calls, mut of_the_standby) = (0, 0);
-    let (code, said, error) = loop {
-        tokio::select! {
-            ended = &mut restart => break ended,
-            answer = client.unary(request()) => {
-                calls += 1;
-                of_the_standby += u32::from(answer.unwrap().into_inner().backend == "2");
+    let (code, said, error) = {
+        let mut restart = std::pin::pin!(supervised.command(&["restart", "echo"]));
+        loop {
+            tokio::select! {
+                ended = &mut restart => break ended,
+                answer = client.unary(request()) => {
+                    calls += 1;
+                    of_the_standby += u32::from(answer.unwrap().into_inner().backend == "2");
+                }
             }
         }
     };
