@@ -90,7 +90,7 @@ async fn poll(
     let mut check = Check::new(settings, clock.now(), &mut entropy).expect("the defaults make sense");
     loop {
         if let Some(next) = check.next_timeout() {
-            tokio::time::sleep_until(clock.instant(next)).await;
+            sleep_until(clock.instant(next)).await;
         }
         let Some(deadline) = check.poll(clock.now()) else { continue };
         let answer = tokio::time::timeout_at(clock.instant(deadline), ask(connection, origin, service)).await;

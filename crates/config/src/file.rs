@@ -215,7 +215,10 @@ mod tests {
             (service("a", "backoff.initial = \"0s\""), "without a pause"),
             (service("a", "stop_timeout = \"4000000000000000h\""), "is too long"),
             (service("a", "check = { kind = \"tcp\", address = \"127.0.0.1:{port}\" }"), "which has no `port`"),
-            (service("a", "check.address = \"localhost:1\""), "`service.a.check.address`: \"localhost:1\" is no address"),
+            (
+                service("a", "check.address = \"localhost:1\""),
+                "`service.a.check.address`: \"localhost:1\" is no address",
+            ),
             (service("a", "port = 1\nreplicas = 2") + &proxy("p", 2, "a"), "where a replica of `a` takes calls"),
             (service("a", "port = 0") + &proxy("p", 2, "a") + &proxy("q", 2, "a"), "where [proxy.p] takes calls"),
             (service("\"a b\"", ""), "is no name for a service"),
