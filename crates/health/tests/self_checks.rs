@@ -1,8 +1,8 @@
 //! Self-checks in tokio's paused time.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evenkeel_health::ServingStatus::{NotServing, Serving, Unknown};
@@ -193,20 +193,21 @@ async fn checks_that_panic_or_block_before_their_first_await_fail_and_hold_one_t
 -> Result<(), SelfCheckError> {
     let brief = Duration::from_millis(10);
     let (reporter, _health) = service();
-    let (blocked, begun) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let begun = Arc::new(AtomicUsize::new(0));
     let beats = Arc::new(AtomicUsize::new(0));
     let beat = beats.clone();
     let panics = SelfCheck::new(move || {
         beat.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Err::<(), String>(panic_with("a bug")))
     });
-    let (gate, count) = (blocked.clone(), begun.clone());
+    let count = begun.clone();
     let blocks = SelfCheck::new(move || {
         count.fetch_add(1, Ordering::Relaxed);
-        drop(gate.lock());
+        // Blocks until the other end is dropped, and never again.
+        let _ = released.recv();
         std::future::ready(Ok::<_, String>(()))
     });
-    let held = blocked.lock().expect("nobody panics with it");
     let _running = reporter
         .self_checks()
         .check("panics", panics.every(brief))
@@ -220,7 +221,7 @@ async fn checks_that_panic_or_block_before_their_first_await_fail_and_hold_one_t
     let before = beats.load(Ordering::Relaxed);
     until(|| beats.load(Ordering::Relaxed) > before + 20).await;
     assert_eq!(begun.load(Ordering::Relaxed), 1, "the first probe blocks still");
-    drop(held);
+    drop(release);
     shows(&reporter, "a.B", Serving).await;
     Ok(())
 }

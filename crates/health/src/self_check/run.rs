@@ -74,13 +74,13 @@ struct Outlet {
 }
 
 impl Outlet {
-    async fn keep_probing(self, probed: SelfCheck) {
+    async fn keep_probing(self, of: SelfCheck) {
         let (start, mut entropy) = (Instant::now(), seeded());
         let now = || Time::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
         let at = |time: Time| start + Duration::from_nanos(time.as_nanos());
         // The settings were validated before.
-        let Ok(mut check) = Check::new(*probed.settings(), now(), &mut entropy) else { return };
-        let mut probes = Probes::of(probed);
+        let Ok(mut check) = Check::new(*of.settings(), now(), &mut entropy) else { return };
+        let mut probes = Probes::of(of);
         loop {
             let Some(next) = check.next_timeout() else { return pending().await };
             sleep_until(at(next)).await;
