@@ -190,9 +190,11 @@ async fn accept_until(
     let mut signal = pin!(signal);
     loop {
         tokio::select! {
+            // Connections that have ended first, so that they do not count against one that comes.
+            biased;
             () = &mut signal => return Ok(()),
-            accepted = poll_fn(|cx| acceptor.poll_accept(cx)) => take(connections, accepted?),
             Some(_) = connections.join_next() => {}
+            accepted = poll_fn(|cx| acceptor.poll_accept(cx)) => take(connections, accepted?),
         }
     }
 }
