@@ -27,7 +27,7 @@ impl Proxies {
         let directory = std::env::temp_dir().join(format!("evenkeel-switch-{name}-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         let (file, socket) = (directory.join("shop.toml"), directory.join("shop.sock"));
-        fs::write(&file, format!("control = {socket:?}\n{toml}")).unwrap();
+        fs::write(&file, format!("control = \"{}\"\n{toml}", socket.display())).unwrap();
         let mut child = evenkeel(&["proxy", "--config", file.to_str().unwrap()]).spawn().unwrap();
         let line = next_line(&mut lines(&mut child)).await;
         let front = line.strip_prefix("proxy front listening on ").unwrap().parse().unwrap();
