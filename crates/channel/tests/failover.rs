@@ -6,7 +6,10 @@ mod servers;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use evenkeel_channel::{Channel, Report, balance::Connectivity};
+use evenkeel_channel::{
+    BuildError, Channel, Report,
+    balance::{Connectivity, policy::FailoverConfig},
+};
 use evenkeel_proto::demo::echo_client::EchoClient;
 use servers::{Server, request, target};
 
@@ -104,6 +107,14 @@ async fn a_target_that_cannot_be_resolved_leaves_the_standby() {
     let explanation = channel.explain().await.unwrap();
     assert!(explanation.report.resolver_error.as_ref().unwrap().contains("/nonexistent/endpoints.json"));
     assert!(explanation.policies.to_string().contains("group 1: least_request READY"), "{explanation}");
+}
+
+#[tokio::test]
+async fn settings_that_would_do_nothing_are_refused() {
+    let settings = FailoverConfig::default();
+    let by = |policy: &str| Channel::builder("127.0.0.1:1").policy(policy).failover(settings.clone()).build();
+    assert!(matches!(by("priority"), Err(BuildError::Failover)));
+    assert_eq!(by("round_robin").unwrap().reports().borrow().policy, "failover");
 }
 
 #[tokio::test]
