@@ -287,9 +287,11 @@ mod tests {
             format!(r#"{{"loadBalancingConfig":{json}}}"#).parse::<ServiceConfig>().unwrap().load_balancing.unwrap()
         };
         let child = list(r#"[{"x":{"a":1}},{"round_robin":{}}]"#);
-        let mut failover = FailoverConfig::default();
-        failover.failback_delay = Duration::from_millis(1_500);
-        failover.when_all_out = crate::policy::WhenAllOut::FailFast;
+        let failover = FailoverConfig {
+            failback_delay: Duration::from_millis(1_500),
+            when_all_out: crate::policy::WhenAllOut::FailFast,
+            ..FailoverConfig::default()
+        };
         let wrapped = child.clone().by_rank(&failover);
         let (name, config) = wrapped.iter().next().unwrap();
         assert_eq!(name, "failover");
