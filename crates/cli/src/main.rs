@@ -11,7 +11,7 @@ mod signals;
 mod status;
 mod supervise;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use evenkeel_supervisor::process::launcher;
@@ -99,6 +99,12 @@ async fn run(command: Command, logging: &logging::Args) -> ExitCode {
         }
         Command::DemoBackend(args) => demo::serve_backend(args).await,
     }
+}
+
+/// Writes to standard output. That its reader has gone, as `head` does, changes neither what was done nor its exit code.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for. A usage error is 1, as a health probe's

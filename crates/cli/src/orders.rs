@@ -106,7 +106,7 @@ fn parse_group(text: &str) -> Result<Group, String> {
 async fn follow(args: &Args, request: Request) -> Result<(), String> {
     match args.control.ask(&request).await? {
         Reply::Done { text } => {
-            println!("{}: {text}", args.name);
+            crate::say(&format!("{}: {text}\n", args.name));
             Ok(())
         }
         Reply::Refused { why } => Err(why),
@@ -130,7 +130,7 @@ async fn wait_for_restart(args: &Args) -> Result<(), String> {
         if let Some(why) = status.last_roll {
             return Err(why);
         }
-        println!("{}: restarted, {} of {} serve", args.name, status.serving, status.wanted);
+        crate::say(&format!("{}: restarted, {} of {} serve\n", args.name, status.serving, status.wanted));
         return Ok(());
     }
 }

@@ -37,11 +37,11 @@ pub(crate) async fn run(args: Args) -> ExitCode {
     };
     if args.json {
         match serde_json::to_string_pretty(&serde_json::json!({ "services": services, "proxies": proxies })) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => crate::say(&format!("{json}\n")),
             Err(error) => return fail(&error.to_string()),
         }
     } else {
-        print!("{}", text(&services, &proxies, args.decisions));
+        crate::say(&text(&services, &proxies, args.decisions));
     }
     let is_well = services.iter().all(|service| service.serving == service.wanted)
         && proxies.iter().flat_map(|proxy| &proxy.endpoints).all(|endpoint| !endpoint.is_out);

@@ -52,7 +52,7 @@ async fn supervise(args: Args, has_json_logs: bool) -> Result<ExitCode, String> 
     let file = File::read(&args.file).map_err(|error| error.to_string())?;
     if args.check {
         let (services, proxies) = (file.services.len(), file.proxies.len());
-        println!("{} is valid: {services} services, {proxies} proxies", args.file.display());
+        crate::say(&format!("{} is valid: {services} services, {proxies} proxies\n", args.file.display()));
         return Ok(ExitCode::SUCCESS);
     }
     // Before anybody can know that we run, so that no signal is missed.

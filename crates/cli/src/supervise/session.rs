@@ -2,7 +2,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use evenkeel_config::File;
 use evenkeel_supervisor::{
-    Ended, Handle, Order,
+    Ended, Handle, Order, ServiceStatus,
     process::{Signal, Systemd},
 };
 use tokio::{sync::mpsc, time::MissedTickBehavior};
@@ -41,7 +41,12 @@ impl Session {
                         self.say(Systemd::stopping);
                         self.proxies.drain();
                     }
-                    Signal::TERM | Signal::INT | Signal::QUIT => handle.kill_all(),
+                    Signal::TERM | Signal::INT | Signal::QUIT => {
+                        were_calls_cut |= !self.proxies.are_gone();
+                        handle.kill_all();
+                    }
+                    // What is being stopped is neither changed nor restarted.
+                    Signal::HUP if stopped_by.is_some() => {}
                     Signal::HUP => self.reload().await,
                     other => handle.signal(other),
                 },
@@ -57,8 +62,9 @@ impl Session {
                 }
                 // An answer proves that the supervisor itself does not hang.
                 _ = alive.tick() => {
-                    drop(handle.status().await);
+                    let services = handle.status().await;
                     self.say(Systemd::keep_alive);
+                    self.say(|systemd| systemd.status(&summary(&services)));
                 }
             }
         };
@@ -105,6 +111,17 @@ impl Session {
         if let Err(error) = what(&self.systemd) {
             tracing::warn!(target: "evenkeel::supervisor", %error, "cannot tell systemd");
         }
+    }
+}
+
+/// What `systemctl status` shows: how many replicas serve, and which service lacks some.
+fn summary(services: &[ServiceStatus]) -> String {
+    let (serving, wanted) = services.iter().fold((0, 0), |(a, b), each| (a + each.serving, b + each.wanted));
+    let lacking = services.iter().filter(|each| each.serving < each.wanted);
+    let lacking: Vec<_> = lacking.map(|each| format!("{} {} of {}", each.name, each.serving, each.wanted)).collect();
+    match lacking.as_slice() {
+        [] => format!("{serving} of {wanted} replicas serve"),
+        lacking => format!("{serving} of {wanted} replicas serve; {}", lacking.join(", ")),
     }
 }
 

@@ -37,6 +37,11 @@ impl Roll {
             (_, left) => format!("rolling restart: {current} now, {left} to go"),
         }
     }
+
+    /// An additional replica whose number is below `slots` has become one of the lasting ones.
+    pub(super) fn adopt_surge_below(&mut self, slots: u32) {
+        self.surge = self.surge.filter(|surge| *surge >= slots);
+    }
 }
 
 impl ServiceState {
@@ -52,7 +57,7 @@ impl ServiceState {
         out.note(Level::Info, &self.name, format!("rolling restart of {} begins: {why}", replicas(numbers.len())));
         if let Some(roll) = &mut self.roll {
             roll.pending.extend(numbers);
-            return;
+            return self.catch_up(now, out);
         }
         let after_all = self.replicas.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
         let surge = (self.settings.surges() && self.is_serving()).then_some(after_all);
@@ -85,8 +90,9 @@ impl ServiceState {
     }
 
     /// Leaves a rolling restart where it is.
-    pub(super) fn end_roll(&mut self, now: Time, out: &mut Outbox) {
+    pub(super) fn end_roll(&mut self, now: Time, why: &str, out: &mut Outbox) {
         if let Some(roll) = self.roll.take() {
+            self.last_roll = Some(format!("rolling restart broken off: {why}"));
             self.end_surge(now, &roll, out);
         }
     }
@@ -117,6 +123,20 @@ impl ServiceState {
         let serves = |number: &u32| self.replicas.get(number).is_some_and(Replica::is_serving);
         let (serving, all) = self.counts();
         free().find(|number| !serves(number)).or_else(|| free().next().filter(|_| all - serving < max))
+    }
+
+    /// Restarts by the present configuration what is being started by an earlier one, which may be why it does not come
+    /// up.
+    fn catch_up(&mut self, now: Time, out: &mut Outbox) {
+        let Self { roll: Some(roll), replicas, settings, .. } = self else { return };
+        for (number, replica) in replicas {
+            let is_current = roll.current.contains_key(number) || roll.surge == Some(*number);
+            if is_current && !replica.is_serving() && !Arc::ptr_eq(&replica.service, settings) {
+                roll.pending.remove(number);
+                replica.service = Arc::clone(settings);
+                replica.restart(now, "its configuration has changed again", out);
+            }
+        }
     }
 
     fn restart_one(&mut self, now: Time, roll: &mut Roll, number: u32, out: &mut Outbox) {

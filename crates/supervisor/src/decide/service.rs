@@ -103,7 +103,7 @@ impl ServiceState {
 
     /// Stops every replica that is not on its way to it.
     pub(super) fn stop(&mut self, now: Time, why: &str, out: &mut Outbox) {
-        self.end_roll(now, out);
+        self.end_roll(now, why, out);
         for replica in self.replicas.values_mut().filter(|replica| replica.state() != State::Stopped) {
             replica.stop(now, why, out);
         }
@@ -170,6 +170,9 @@ impl ServiceState {
             if !self.replicas.contains_key(&number) || self.leaving.contains(&number) {
                 self.add_again(now, number, out);
             }
+        }
+        if let Some(roll) = &mut self.roll {
+            roll.adopt_surge_below(slots);
         }
         for (number, replica) in self.replicas.range_mut(..slots) {
             replica.role = if *number < self.settings.replicas { Role::Primary } else { Role::Standby };

@@ -82,13 +82,17 @@ impl State {
         matches!(self, Self::Draining { .. } | Self::Stopping { .. } | Self::Killing)
     }
 
-    /// What happens next, as far as can be foreseen at `now`.
-    pub(super) fn next(self, now: Time) -> String {
+    /// What happens next, as far as can be foreseen at `now`; `waits_for` are the services before it that do not serve.
+    pub(super) fn next(self, now: Time, waits_for: &[&str]) -> String {
         let left = self.until().map(|until| until.since(now)).unwrap_or_default();
         let left = tenths(left);
         match self {
             Self::Stopped => "nothing until it is started".to_owned(),
-            Self::Waiting => "starts when the services before it serve".to_owned(),
+            Self::Waiting => match waits_for {
+                [] => "starts at once".to_owned(),
+                [one] => format!("starts when {one} serves"),
+                several => format!("starts when {} serve", several.join(" and ")),
+            },
             Self::Starting { .. } | Self::Unready { .. } => format!("is restarted unless it serves within {left}"),
             Self::Serving => String::new(),
             Self::Unhealthy { .. } => format!("is restarted unless it recovers within {left}"),

@@ -63,7 +63,7 @@ pub struct ReplicaStatus {
 }
 
 impl ServiceStatus {
-    pub(super) fn of(now: Time, service: &ServiceState) -> Self {
+    pub(super) fn of(now: Time, service: &ServiceState, waits_for: &[&str]) -> Self {
         let (serving, wanted) = service.counts();
         Self {
             name: service.name.to_string(),
@@ -71,13 +71,13 @@ impl ServiceStatus {
             wanted,
             rolling: service.roll.as_ref().map(Roll::progress),
             last_roll: service.last_roll.clone(),
-            replicas: service.replicas.values().map(|replica| ReplicaStatus::of(now, replica)).collect(),
+            replicas: service.replicas.values().map(|replica| ReplicaStatus::of(now, replica, waits_for)).collect(),
         }
     }
 }
 
 impl ReplicaStatus {
-    fn of(now: Time, replica: &Replica) -> Self {
+    fn of(now: Time, replica: &Replica, waits_for: &[&str]) -> Self {
         let role = match replica.role {
             Role::Primary => "primary",
             Role::Standby => "standby",
@@ -89,7 +89,7 @@ impl ReplicaStatus {
             state: replica.state().name().to_owned(),
             for_ms: millis(now.since(replica.since())),
             why: replica.why().to_owned(),
-            next: replica.state().next(now),
+            next: replica.state().next(now, waits_for),
             pid: replica.pid(),
             restarts: replica.restarts(),
             crash_looping: replica.is_crash_looping(),

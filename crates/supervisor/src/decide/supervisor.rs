@@ -107,7 +107,8 @@ impl Supervisor {
 
     /// What each service is doing, by name.
     pub fn status(&self, now: Time) -> Vec<ServiceStatus> {
-        self.services.values().map(|service| ServiceStatus::of(now, service)).collect()
+        let status = |service| ServiceStatus::of(now, service, &self.waited_for_by(service));
+        self.services.values().map(status).collect()
     }
 
     /// Whether every service serves, or has done what it was for; not where there is none.
@@ -171,6 +172,12 @@ impl Supervisor {
             Input::Silent(_) => replica.fell_silent(now, out),
             Input::Configured(_) | Input::Shutdown | Input::KillAll => {}
         }
+    }
+
+    /// The services that must serve before it is started, and do not.
+    fn waited_for_by<'a>(&self, service: &'a ServiceState) -> Vec<&'a str> {
+        let is_out = |before: &&str| self.services.get(*before).is_none_or(|before| !before.is_settled());
+        service.settings.after.iter().map(String::as_str).filter(is_out).collect()
     }
 
     fn replica(&self, run: RunId) -> Option<&Replica> {

@@ -185,6 +185,17 @@ fn a_service_that_has_done_what_it_was_for_holds_up_nobody() {
 }
 
 #[test]
+fn a_replica_that_waits_says_for_whom() {
+    let mut world = World::new("");
+    world.serves = false;
+    world.configure("[service.a]\ncommand = \"a\"\nafter = [\"b\", \"c\"]\n[service.b]\ncommand = \"b\"\nport = 1\n[service.c]\ncommand = \"c\"\nport = 2\n");
+    assert_eq!(world.status("a/0").next, "starts when b and c serve");
+    world.input(Input::Started(world.run("b/0"), 1));
+    world.health("b/0", true);
+    assert_eq!(world.status("a/0").next, "starts when c serves");
+}
+
+#[test]
 fn a_stop_drains_before_it_terminates() {
     let mut world = greeter("drain_timeout = \"2s\"");
     world.order(&Order::Stop("a".into())).unwrap();
@@ -227,6 +238,51 @@ fn a_rolling_restart_that_surges_never_has_fewer_replicas() {
     assert_eq!(world.log, ["+a/0", "+a/1", "~a/0", "+a/0", "~a/1"]);
     assert_eq!(world.published("a"), ["a/0"]);
     assert_eq!(world.supervisor.status(world.now)[0].replicas.len(), 1);
+}
+
+#[test]
+fn a_rolling_restart_that_a_stop_breaks_off_is_not_done() {
+    let mut world = greeter("replicas = 2");
+    world.order(&Order::Restart("a".into())).unwrap();
+    world.input(Input::Shutdown);
+    let status = &world.supervisor.status(world.now)[0];
+    let told = "rolling restart broken off: everything is being stopped";
+    assert_eq!((status.rolling.as_deref(), status.last_roll.as_deref()), (None, Some(told)));
+}
+
+#[test]
+fn an_additional_replica_stays_if_the_file_names_more_meanwhile() {
+    let service = |replicas: u32| format!("[service.a]\ncommand = \"a\"\nport = 0\nreplicas = {replicas}\n");
+    let mut world = World::new(&service(2));
+    world.serves = false;
+    world.order(&Order::Restart("a".into())).unwrap();
+    assert_eq!(world.status("a/2").role, "surge");
+    world.configure(&service(3));
+    assert_eq!(world.status("a/2").role, "primary");
+    world.serves = true;
+    world.input(Input::Started(world.run("a/2"), 1));
+    world.health("a/2", true);
+    world.seconds(10);
+    assert_eq!(world.published("a"), ["a/0", "a/1", "a/2"]);
+}
+
+#[test]
+fn a_file_that_is_mended_during_a_rolling_restart_reaches_the_replica_that_does_not_come_up() {
+    for surge in [false, true] {
+        let file = |command: &str| {
+            format!("[service.a]\ncommand = \"{command}\"\nport = 5000\nreplicas = 2\nsurge = {surge}\n")
+        };
+        let mut world = World::new(&file("old"));
+        world.serves = false;
+        world.configure(&file("broken"));
+        world.seconds(1);
+        world.serves = true;
+        world.configure(&file("mended"));
+        world.seconds(10);
+        assert!(!world.has_told("aborted"), "{:?}", world.notes);
+        let commands: Vec<_> = world.processes.values().map(|process| process.command.as_str()).collect();
+        assert_eq!((commands, world.published("a")), (vec!["mended"; 2], vec!["a/0", "a/1"]));
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ use super::{
 
 /// How often it is looked for processes that are left, where no exit tells.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A deadline that is found to have passed by so much says that we have not run meanwhile.
+const SLEPT: Duration = Duration::from_millis(500);
 /// How long processes may take to die of SIGKILL. One takes longer only inside the kernel, as on a dead network disk.
 const DYING_TAKES: Duration = Duration::from_secs(10);
 
@@ -108,17 +110,25 @@ impl Child {
 
     /// Waits until its watchdog finds it hung: it has said nothing for `limit` since it said `READY=1` or `WATCHDOG=1`
     /// last, or has said `WATCHDOG=trigger`. Never, while it has said none of these: how long a start may take is
-    /// another question.
+    /// another question. Where we ourselves have not run meanwhile, as after a SIGSTOP, it has as much time once more:
+    /// what it said is still to be heard.
     pub async fn falls_silent(&self, limit: Duration) {
         let Some(mut notices) = self.notices() else { return std::future::pending().await };
+        let mut resumed_at = None;
         loop {
             let (gives_up, alive_at) = {
                 let notices = notices.borrow_and_update();
                 (notices.gives_up, notices.alive_at)
             };
-            let deadline = alive_at.and_then(|alive_at| alive_at.checked_add(limit));
-            if gives_up || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let deadline =
+                alive_at.and_then(|alive_at| alive_at.max(resumed_at.unwrap_or(alive_at)).checked_add(limit));
+            let late = deadline.and_then(|deadline| Instant::now().checked_duration_since(deadline));
+            if gives_up || late.is_some_and(|late| late < SLEPT) {
                 return;
+            }
+            if late.is_some() {
+                resumed_at = Some(Instant::now());
+                continue;
             }
             tokio::select! {
                 () = changed(&mut notices) => {}
