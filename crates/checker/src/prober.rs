@@ -29,6 +29,8 @@ pub struct Prober {
     http1: Option<Http1>,
     http2: Option<Box<Http2>>,
     retry: WatchRetry,
+    /// Whether a probe is on its way; one that was dropped is for ever.
+    is_asking: bool,
 }
 
 /// What happens between probes.
@@ -44,7 +46,7 @@ impl Prober {
     pub(crate) fn new(question: Question, head: Request<()>, route: Route) -> Self {
         metrics::describe();
         let retry = WatchRetry { failures: 0, at: Time::ZERO, entropy: Entropy::new(rand::random()) };
-        Self { question, head, route, http1: None, http2: None, retry }
+        Self { question, head, route, http1: None, http2: None, retry, is_asking: false }
     }
 
     /// The server's address.
@@ -63,12 +65,16 @@ impl Prober {
     /// Outside of a tokio runtime with IO and time.
     pub async fn probe(&mut self, deadline: Instant) -> CheckOutcome {
         let (mut step, started) = (Step::Connecting, Instant::now());
+        if std::mem::replace(&mut self.is_asking, true) {
+            self.disconnect();
+        }
         let outcome = match timeout_at(deadline, self.ask(&mut step)).await {
             Ok(Ok(outcome) | Err(outcome)) => outcome,
             Err(_) => timed_out(step, self.http2.as_ref().is_some_and(|http2| http2.has_spoken())),
         };
+        self.is_asking = false;
         if matches!(outcome, CheckOutcome::Failed(_) | CheckOutcome::Drained) {
-            (self.http1, self.http2) = (None, None);
+            self.disconnect();
         }
         metrics::probed(self.kind(), &outcome, started.elapsed());
         outcome
@@ -99,9 +105,13 @@ impl Prober {
         }
     }
 
+    fn disconnect(&mut self) {
+        (self.http1, self.http2) = (None, None);
+    }
+
     /// The outcome, be there a connection for it or not.
     async fn ask(&mut self, step: &mut Step) -> Result<CheckOutcome, CheckOutcome> {
-        let Self { question, head, route, http1, http2, retry } = self;
+        let Self { question, head, route, http1, http2, retry, .. } = self;
         let head = head.clone();
         Ok(match question {
             Question::Connect => route.open(step).await.map(|_| CheckOutcome::Serving)?,

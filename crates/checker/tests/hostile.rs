@@ -4,7 +4,13 @@
 
 mod peers;
 
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use evenkeel_checker::{
     Probe,
@@ -155,6 +161,20 @@ async fn a_head_of_many_small_headers_or_a_huge_trailer_ends_the_probe() {
         let outcome = ask(&mut at(Probe::grpc(""), peer.address)).await;
         assert!(outcome == Serving || outcome.label() == "protocol", "{outcome:?}");
     }
+}
+
+#[tokio::test]
+async fn after_a_probe_that_was_dropped_the_next_one_connects_anew() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let hung = Arc::clone(&hangs);
+    let peer = Peer::http2(move |_| if hung.load(SeqCst) { Answer::Never } else { grpc(SERVING, 0) }).await;
+    let mut prober = at(Probe::grpc(""), peer.address);
+    assert_eq!(ask(&mut prober).await, Serving);
+    hangs.store(true, SeqCst);
+    tokio::time::timeout(Duration::from_millis(50), ask(&mut prober)).await.unwrap_err();
+    hangs.store(false, SeqCst);
+    assert_eq!(ask(&mut prober).await, Serving);
+    assert_eq!(peer.connections.load(SeqCst), 2);
 }
 
 /// What this process has open.
