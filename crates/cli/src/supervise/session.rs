@@ -90,10 +90,13 @@ impl Session {
     }
 
     async fn follow(&mut self, file: File) {
-        if file.proxies != self.file.proxies || file.control != self.file.control {
+        let are_others_changed = file.proxies != self.file.proxies || file.control != self.file.control;
+        if are_others_changed {
             tracing::warn!(target: "evenkeel::supervisor", "proxies and the control socket stay as they are until the next start");
         }
-        if file.services == self.file.services {
+        if file.services == self.file.services && are_others_changed {
+            tracing::info!(target: "evenkeel::supervisor", "reloaded: no service has changed");
+        } else if file.services == self.file.services {
             tracing::info!(target: "evenkeel::supervisor", "reloaded, nothing has changed: everything is restarted");
             for name in file.services.keys() {
                 if let Err(error) = self.handle.order(Order::Restart(name.clone())).await {
