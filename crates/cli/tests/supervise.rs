@@ -118,7 +118,7 @@ async fn a_crash_loop_is_told_with_its_last_lines_and_given_up_if_the_file_says_
 #[tokio::test]
 async fn a_service_that_hangs_is_restarted() {
     let more = "replicas = 1\nunhealthy_timeout = \"200ms\"\nstop_timeout = \"200ms\"\n\
-                check = { interval = \"100ms\", timeout = \"200ms\", fall = 1 }";
+                check = { interval = \"100ms\", timeout = \"500ms\", fall = 2 }";
     let mut supervised = Supervised::start(&fleet(more));
     supervised.until(|status| status[0].serving == 1).await;
     let mut client = connect(&mut supervised).await;
@@ -126,7 +126,8 @@ async fn a_service_that_hangs_is_restarted() {
     assert!(std::process::Command::new("kill").args(["-STOP", &hung.to_string()]).status().unwrap().success());
     supervised.until(|status| status[0].serving == 1 && status[0].replicas[0].pid != Some(hung)).await;
     assert!(!alive(hung));
-    client.unary(request()).await.unwrap();
+    // The proxy hears of the new replica a moment after the status has it, and a busy machine may fail its checks again.
+    while client.unary(request()).await.is_err() {}
     assert_eq!(supervised.stop("TERM").await, 0);
 }
 
