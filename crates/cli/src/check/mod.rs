@@ -74,10 +74,14 @@ pub(crate) struct Args {
     options: Options,
 }
 
+/// A century: as good as for ever, and can be added to a clock.
+const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 fn parse_wait(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let wait = seconds.or_else(|| text.parse::<GoDuration>().ok()?.positive());
-    wait.ok_or_else(|| "it must be a number of seconds, or a duration such as 1m30s".to_owned())
+    wait.map(|wait| wait.min(LONGEST_WAIT))
+        .ok_or_else(|| "it must be a number of seconds, or a duration such as 1m30s".to_owned())
 }
 
 fn parse_proxy(text: &str) -> Result<ConnectProxy, String> {
@@ -214,6 +218,7 @@ mod tests {
     fn waits_are_seconds_or_durations() {
         assert_eq!(parse_wait("1.5"), Ok(Duration::from_millis(1_500)));
         assert_eq!(parse_wait("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_wait("1e19"), Ok(LONGEST_WAIT));
         assert!(parse_wait("-1").is_err() && parse_wait("soon").is_err());
     }
 }
