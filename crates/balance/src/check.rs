@@ -113,7 +113,7 @@ impl Check {
             verdict,
             reason: CheckReason::Unprobed,
             since: now,
-            history: History::new(settings.history),
+            history: History::new(settings.history.max(1)),
             started: None,
             next: Some(now + settings.spread.mul_f64(entropy.unit())),
             drained: false,

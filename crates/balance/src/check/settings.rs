@@ -40,7 +40,7 @@ pub struct CheckSettings {
     /// The first probe starts at a random moment within this time. Default 0: at once. Where one process has
     /// thousands of checks, their `interval` spreads them evenly.
     pub spread: Duration,
-    /// How many transitions the [`History`](crate::History) keeps. Default 64.
+    /// How many transitions the [`History`](crate::History) keeps; at least the last one. Default 64.
     pub history: usize,
 }
 

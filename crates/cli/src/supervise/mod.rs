@@ -72,7 +72,11 @@ async fn supervise(args: Args, has_json_logs: bool) -> Result<ExitCode, String> 
     drop(control);
     match processes.kill_strays().await {
         Ok(strays) if strays.is_empty() => {}
-        Ok(strays) => tracing::warn!(target: "evenkeel::supervisor", ?strays, "killed what services have left behind"),
+        Ok(strays) => {
+            let strays: Vec<_> = strays.iter().map(ToString::to_string).collect();
+            let strays = strays.join(", ");
+            tracing::warn!(target: "evenkeel::supervisor", "killed what services have left behind: {strays}");
+        }
         Err(error) => tracing::error!(target: "evenkeel::supervisor", %error, "cannot tell whether anything is left"),
     }
     // Who reads our output may have stopped reading.
