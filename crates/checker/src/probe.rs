@@ -242,6 +242,7 @@ impl Probe {
         Ok(head)
     }
 
+    #[cfg_attr(not(feature = "tls"), allow(clippy::unused_self, reason = "without TLS there is one scheme"))]
     fn scheme(&self) -> &'static str {
         #[cfg(feature = "tls")]
         if self.tls.is_some() {

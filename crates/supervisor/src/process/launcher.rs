@@ -14,6 +14,7 @@ use std::{
     os::{fd::AsFd, unix::process::CommandExt},
     path::PathBuf,
     process::{Command, ExitCode},
+    sync::Arc,
 };
 
 use rustix::{
@@ -136,6 +137,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Returns only on failure.
+/// What the supervisor was started with ignored (SIGHUP, by `nohup`) would stay ignored in a service, and no shell could
+/// trap it there. A handler ends with the exec, and leaves the default.
+fn heed_signals() {
+    use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+    let named = [SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
+    for signal in named {
+        // Refused for no signal of these. If it were, the signal would be as it was.
+        let _ = signal_hook::flag::register(signal, Arc::default());
+    }
+}
+
 fn launch(mut args: impl Iterator<Item = OsString>, report: &mut File) -> Failure {
     let invalid = || Failure::new(Step::Instructions, io::Error::from(rustix::io::Errno::INVAL));
     let instructions = args.next().and_then(|json| serde_json::from_str::<Instructions>(json.to_str()?).ok());
@@ -148,6 +160,7 @@ fn launch(mut args: impl Iterator<Item = OsString>, report: &mut File) -> Failur
     if instructions.has_watchdog {
         command.env(WATCHDOG_PID_VARIABLE, std::process::id().to_string());
     }
+    heed_signals();
     let error = command.args(args).exec();
     Failure::new(Step::Program(program.to_string_lossy().into_owned()), error)
 }
