@@ -23,7 +23,6 @@ pub(crate) struct Route {
 
 impl Route {
     /// A byte stream to it.
-    #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "there is one step"))]
     pub(crate) async fn open(&self, step: &mut Step) -> Result<(Stream, Ends), CheckOutcome> {
         *step = Step::Connecting;
         let dialled = self.dialer.dial(&self.address).await;
