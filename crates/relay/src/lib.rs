@@ -1,0 +1,6 @@
+//! An HTTP/2 relay engine for gRPC.
+//!
+//! Its protocol layer is sans-IO: bytes and time come in, bytes and events go out. No sockets, no clock, no tasks.
+
+pub mod fields;
+pub mod frame;
