@@ -18,6 +18,12 @@ struct Span {
     sensitive: bool,
 }
 
+impl Span {
+    fn end(&self) -> u32 {
+        self.start + self.name + self.value
+    }
+}
+
 /// One field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
@@ -62,12 +68,33 @@ impl Fields {
     ///
     /// Where the list would exceed 4 GiB.
     pub fn push(&mut self, field: Field<'_>) {
-        let offset = |n: usize| u32::try_from(n).expect("a header list is far below 4 GiB");
-        let start = offset(self.bytes.len());
         self.bytes.extend_from_slice(field.name);
         self.bytes.extend_from_slice(field.value);
-        let (name, value) = (offset(field.name.len()), offset(field.value.len()));
-        self.spans.push(Span { start, name, value, sensitive: field.sensitive });
+        self.seal(field.name.len(), field.sensitive);
+    }
+
+    /// The buffer, for a name and then a value to be appended to; [`seal`](Self::seal) makes them a field.
+    pub(crate) fn open(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Makes a field of what was appended since the last one; its name are the first `name` bytes of that.
+    pub(crate) fn seal(&mut self, name: usize, sensitive: bool) {
+        let offset = |n: usize| u32::try_from(n).expect("a header list is far below 4 GiB");
+        let start = self.spans.last().map_or(0, Span::end);
+        let (name, value) = (offset(name), offset(self.bytes.len()) - start - offset(name));
+        self.spans.push(Span { start, name, value, sensitive });
+    }
+
+    /// Removes the last field.
+    pub(crate) fn pop(&mut self) {
+        self.spans.pop();
+        self.bytes.truncate(self.spans.last().map_or(0, Span::end) as usize);
+    }
+
+    /// The last field.
+    pub(crate) fn last(&self) -> Option<Field<'_>> {
+        self.spans.last().map(|span| self.field(span))
     }
 
     /// How many fields there are.
@@ -114,9 +141,16 @@ mod tests {
     fn fields_come_back_as_they_were_put_in() {
         let mut fields = Fields::new();
         let put = [Field::new(b":path", b"/a.B/C"), Field { name: b"k", value: b"", sensitive: true }];
-        put.iter().for_each(|field| fields.push(*field));
+        for field in put {
+            fields.push(field);
+        }
         assert!(fields.iter().eq(put));
         assert_eq!((fields.value(b"k"), fields.value(b"path"), fields.size()), (Some(&b""[..]), None, 12 + 2 * 32));
+        fields.open().extend_from_slice(b"namevalue");
+        fields.seal(4, false);
+        assert_eq!(fields.last(), Some(Field::new(b"name", b"value")));
+        fields.pop();
+        assert!(fields.iter().eq(put));
         fields.clear();
         assert!(fields.is_empty() && fields.get(0).is_none());
     }

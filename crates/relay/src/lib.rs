@@ -5,3 +5,4 @@
 pub mod fields;
 pub mod frame;
 pub mod message;
+pub mod hpack;
