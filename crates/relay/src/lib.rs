@@ -2,7 +2,8 @@
 //!
 //! Its protocol layer is sans-IO: bytes and time come in, bytes and events go out. No sockets, no clock, no tasks.
 
+pub mod engine;
 pub mod fields;
 pub mod frame;
-pub mod message;
 pub mod hpack;
+pub mod message;

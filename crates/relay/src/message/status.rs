@@ -41,7 +41,6 @@ fn of_http(status: &[u8]) -> Option<Code> {
     }
 }
 
-
 /// Writes `status` as `grpc-status` and `grpc-message` behind what `fields` has.
 pub fn write_status(status: &Status, fields: &mut Fields) {
     fields.push(Field::new(b"grpc-status", status.code.number().to_string().as_bytes()));

@@ -67,7 +67,10 @@ mod tests {
             let mut value = Vec::new();
             write_timeout(timeout, &mut value);
             let Timeout::After(back) = Timeout::parse(&value) else { panic!("{value:?}") };
-            assert!(back >= timeout && back <= timeout.mul_f64(1.001) + Duration::from_nanos(1), "{timeout:?} {back:?}");
+            assert!(
+                back >= timeout && back <= timeout.mul_f64(1.001) + Duration::from_nanos(1),
+                "{timeout:?} {back:?}"
+            );
         }
     }
 }

@@ -1,0 +1,258 @@
+//! The engine of one core: pairs the streams of clients with those of endpoints.
+//!
+//! A [`Relay`] owns its connections and its calls and shares nothing. It is driven: bytes and time come in by
+//! [`Relay::receive`], what is to be done comes out of [`Relay::poll_action`].
+//!
+//! In the order of a call: `requests` takes it from its client, `attempts` places it by the [`Placement`] and sends it,
+//! `responses` brings back what the endpoint says, `ending` ends it, however it ends. Beside that, `endpoints` keeps the
+//! connections that the newest picker knows, and `watch` tells which of them hang.
+
+mod attempts;
+mod call;
+mod conns;
+mod counters;
+mod ending;
+mod endpoints;
+mod links;
+mod placement;
+mod requests;
+mod responses;
+mod settings;
+mod stock;
+mod watch;
+
+use std::{collections::VecDeque, rc::Rc};
+
+use evenkeel_balance::{SubchannelId, Time};
+
+pub use counters::Counters;
+pub use placement::{AttemptCost, Placement, Repeats};
+pub use settings::Settings;
+
+use crate::{
+    connection,
+    engine::{Action, Closed, ConnKey},
+    fields::Fields,
+    relay::{
+        call::{CallIx, CallKey, Calls},
+        conns::{ConnIx, Conns, Side},
+        endpoints::Endpoints,
+    },
+};
+
+/// Relays calls between clients and endpoints.
+#[derive(Debug)]
+pub struct Relay<P: Placement> {
+    settings: Settings,
+    client_settings: Rc<connection::Settings>,
+    endpoint_settings: Rc<connection::Settings>,
+    placement: P,
+    conns: Conns,
+    calls: Calls<P::Method>,
+    endpoints: Endpoints,
+    /// Calls that wait for a newer picker.
+    waiting: VecDeque<CallKey>,
+    /// Endpoints where streams have ended while calls wait for some.
+    freed: Vec<SubchannelId>,
+    /// What was decoded last.
+    fields: Fields,
+    /// A head of our own.
+    own: Fields,
+    /// The version of the endpoints.
+    version: Option<u64>,
+    /// No call is due before this.
+    calls_at: Option<Time>,
+    /// No connection is due before this.
+    conns_at: Option<Time>,
+    /// Bytes of payload that calls keep.
+    held: usize,
+    is_draining: bool,
+    counters: Counters,
+}
+
+impl<P: Placement> Relay<P> {
+    /// A relay without connections. [`refresh`](Self::refresh) has it connect.
+    pub fn new(settings: Settings, placement: P) -> Self {
+        Self {
+            client_settings: Rc::new(settings.clients.clone()),
+            endpoint_settings: Rc::new(settings.endpoints.clone()),
+            settings,
+            placement,
+            conns: Conns::default(),
+            calls: Calls::default(),
+            endpoints: Endpoints::default(),
+            waiting: VecDeque::new(),
+            freed: Vec::new(),
+            fields: Fields::new(),
+            own: Fields::new(),
+            version: None,
+            calls_at: None,
+            conns_at: None,
+            held: 0,
+            is_draining: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A client has connected.
+    pub fn accept(&mut self, now: Time) -> ConnKey {
+        let ix = self.conns.insert(now, &self.client_settings, Side::Client);
+        self.counters.clients_accepted += 1;
+        if self.is_draining {
+            self.conns.with(ix, |connection| connection.drain(now));
+        }
+        self.note_timeout(ix);
+        self.conns.key(ix)
+    }
+
+    /// Bytes have come in.
+    pub fn receive(&mut self, now: Time, conn: ConnKey, bytes: &[u8]) {
+        let Some(ix) = self.conns.find(conn) else { return };
+        if let Some(Side::Endpoint(line)) = self.conns.get_mut(ix).map(|conn| &mut conn.side) {
+            line.received(now);
+            self.receive_from_endpoint(now, ix, bytes);
+        } else {
+            self.receive_from_client(now, ix, bytes);
+        }
+        self.settle(now, ix);
+        self.serve_lines(now);
+    }
+
+    /// The connection's socket has come to its end; everything that came in before was given.
+    pub fn closed(&mut self, now: Time, conn: ConnKey, how: Closed) {
+        let Some(ix) = self.conns.find(conn) else { return };
+        match self.conns.get(ix).map(|conn| &conn.side) {
+            Some(Side::Client) => self.lose_client(now, ix),
+            Some(Side::Endpoint(_)) => self.lose_endpoint(now, ix, how),
+            None => {}
+        }
+        if let Some(gone) = self.conns.remove(ix) {
+            self.counters.add(gone.connection.counters());
+        }
+        self.serve_lines(now);
+    }
+
+    /// What is to be written to a connection.
+    pub fn output(&self, conn: ConnKey) -> &[u8] {
+        let ix = self.conns.find(conn);
+        ix.and_then(|ix| self.conns.get(ix)).map_or(&[], |conn| conn.connection.output())
+    }
+
+    /// So many bytes of it were written.
+    pub fn wrote(&mut self, now: Time, conn: ConnKey, bytes: usize) {
+        let Some(ix) = self.conns.find(conn) else { return };
+        let Some(conn) = self.conns.get_mut(ix) else { return };
+        conn.connection.consume(now, bytes);
+        self.settle(now, ix);
+        self.serve_lines(now);
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.conns.poll_action()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due at the latest.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.calls_at.into_iter().chain(self.conns_at).min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.calls_at.is_some_and(|at| at <= now) {
+            self.wake_calls(now);
+        }
+        if self.conns_at.is_some_and(|at| at <= now) {
+            self.watch(now);
+        }
+        self.serve_lines(now);
+    }
+
+    /// Says good-bye to every client: those that are there get no new calls placed once they have heard it, and running
+    /// calls finish.
+    pub fn drain(&mut self, now: Time) {
+        self.is_draining = true;
+        for ix in self.conns.all() {
+            if matches!(self.conns.get(ix).map(|conn| &conn.side), Some(Side::Client)) {
+                self.conns.with(ix, |connection| connection.drain(now));
+                self.note_timeout(ix);
+                self.settle(now, ix);
+            }
+        }
+    }
+
+    /// Whether it drains and no client is left.
+    pub fn is_idle(&self) -> bool {
+        self.is_draining && self.conns.clients() == 0
+    }
+
+    /// Calls that run now.
+    pub fn running(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Connections of clients.
+    pub fn clients(&self) -> usize {
+        self.conns.clients()
+    }
+
+    /// Payload that is kept, in bytes: for sides that are slow to take it, and for further attempts.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// What has happened so far.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        for conn in self.conns.all().filter_map(|ix| self.conns.get(ix)) {
+            counters.add(conn.connection.counters());
+        }
+        counters
+    }
+
+    /// Lets streams of this connection go on that were held up, and sees whether it has to go.
+    fn settle(&mut self, now: Time, ix: ConnIx) {
+        while let Some((stream, is_client)) = self.next_writable(ix) {
+            let Some(call) = self.conns.tag(ix, stream) else { continue };
+            if is_client {
+                self.resume_response(now, call);
+            } else if let Some(attempt) = self.calls[call].attempt(ix, stream) {
+                self.send_request(call, attempt);
+            }
+        }
+        self.conns.touch(ix);
+        if self.conns.get(ix).is_some_and(|conn| conn.connection.is_finished()) {
+            self.conns.close(ix);
+        }
+    }
+
+    fn next_writable(&mut self, ix: ConnIx) -> Option<(connection::StreamKey, bool)> {
+        let conn = self.conns.get_mut(ix).filter(|conn| !conn.is_closing)?;
+        let stream = conn.connection.poll_writable()?;
+        Some((stream, matches!(conn.side, Side::Client)))
+    }
+
+    /// The call has something due at this time.
+    fn wake_at(&mut self, call: CallIx) {
+        if let Some(at) = self.calls[call].next_timeout() {
+            self.calls_at = Some(self.calls_at.map_or(at, |before| before.min(at)));
+        }
+    }
+
+    /// Does what is due of calls. It looks at all of them, which is rare: only when the earliest moment has come that any
+    /// call had when it was last looked at, and most calls are over before theirs.
+    fn wake_calls(&mut self, now: Time) {
+        let due = |call: &call::Call<P::Method>| call.next_timeout().is_some_and(|at| at <= now);
+        let woken: Vec<_> = self.calls.iter().filter(|(_, call)| due(call)).map(|(ix, _)| self.calls.key(ix)).collect();
+        for key in woken {
+            if let Some(call) = self.calls.find(key) {
+                self.wake(now, call);
+            }
+        }
+        let next = self.calls.iter().filter_map(|(_, call)| call.next_timeout()).min();
+        self.calls_at = next.map(|at| at.max(now + LOOK_EVERY));
+    }
+}
+
+/// Calls that are due are looked for at most this often.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_micros(500);

@@ -1,0 +1,208 @@
+//! From the client: heads, payload, resets.
+
+use evenkeel_balance::{Code, Status, Time};
+
+use crate::{
+    connection::{Event, StreamKey},
+    fields::{Field, Fields},
+    frame::ErrorCode,
+    hpack::Listing,
+    message::{Refusal, Request, write_status},
+    relay::{Placement, Relay, call::CallIx, conns::ConnIx},
+};
+
+impl<P: Placement> Relay<P> {
+    pub(super) fn receive_from_client(&mut self, now: Time, ix: ConnIx, bytes: &[u8]) {
+        let mut input = bytes;
+        while let Some(event) = self.conns.receive(ix, now, &mut input, &mut self.fields) {
+            match event {
+                Event::Head { stream, ends, listing } => self.begin(now, ix, stream, ends, listing),
+                Event::Data { stream, data, ends } => {
+                    if let Some(call) = self.conns.tag(ix, stream) {
+                        self.take_request(now, call, data, ends);
+                    }
+                }
+                // gRPC has no trailers in requests: what they say is lost, that they end it is not.
+                Event::Trailers { stream, .. } => {
+                    if let Some(call) = self.conns.tag(ix, stream) {
+                        self.take_request(now, call, &[], true);
+                    }
+                }
+                Event::Reset { tag, code, .. } if tag != u32::MAX => self.cancel(now, tag, code),
+                Event::Broken { code, why } => {
+                    tracing::debug!(target: "evenkeel::relay", %code, why, "client connection broken");
+                    self.lose_client(now, ix);
+                    self.conns.touch(ix);
+                    self.conns.close(ix);
+                }
+                Event::Reset { .. } | Event::Settled | Event::Leaving { .. } | Event::Pong(_) => {}
+            }
+        }
+        self.note_timeout(ix);
+    }
+
+    fn begin(&mut self, now: Time, ix: ConnIx, stream: StreamKey, ends: bool, listing: Listing) {
+        let request = match listing {
+            Listing::Whole => Request::read(&self.fields),
+            Listing::TooLarge => Err(Refusal::TOO_LARGE),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(refusal) => return self.refuse(ix, stream, ends, refusal),
+        };
+        self.counters.calls += 1;
+        let path = self.fields.value(b":path").and_then(|path| std::str::from_utf8(path).ok()).unwrap_or_default();
+        let method = self.placement.begin(now, path);
+        let config = self.placement.config(&method);
+        let timeout = [request.timeout, config.timeout].into_iter().flatten().min();
+        let wait_for_ready = config.wait_for_ready.unwrap_or(false);
+        let is_hedged = config.hedging.is_some();
+        let call = self.calls.begin(now, ix, stream, &mut self.fields, method);
+        self.conns.with(ix, |connection| connection.set_tag(stream, call));
+        let begun = &mut self.calls[call];
+        begun.request_ended = ends;
+        begun.wait_for_ready = wait_for_ready;
+        begun.deadline = timeout.map(|timeout| now + timeout);
+        if begun.deadline.is_some_and(|deadline| deadline <= now) {
+            return self.expire(now, call);
+        }
+        self.wake_at(call);
+        if is_hedged {
+            self.begin_hedging(now, call);
+        }
+        self.place(now, call);
+    }
+
+    /// Answers what is no call.
+    fn refuse(&mut self, ix: ConnIx, stream: StreamKey, ends: bool, refusal: Refusal) {
+        self.counters.refused += 1;
+        let own = &mut self.own;
+        own.clear();
+        own.push(Field::new(b":status", refusal.status.as_bytes()));
+        own.push(Field::new(b"content-type", b"text/plain"));
+        if refusal.with_status {
+            write_status(&Status::new(Code::Internal, refusal.why), own);
+        }
+        let own: &Fields = own;
+        self.conns.with(ix, |connection| {
+            connection.send_head(stream, own.iter(), false);
+            // What the windows do not let pass now is not worth keeping.
+            let taken = connection.send_data(stream, refusal.why.as_bytes(), true);
+            if taken < refusal.why.len() || !ends {
+                connection.reset(stream, ErrorCode::NO_ERROR);
+            }
+        });
+    }
+
+    /// Payload of a request has come.
+    fn take_request(&mut self, now: Time, ix: CallIx, data: &[u8], ends: bool) {
+        let call = &mut self.calls[ix];
+        call.request_ended |= ends;
+        let Some(method) = &call.method else {
+            // The response's end has come already; nobody needs this.
+            let (client, stream) = (call.client, call.stream);
+            self.conns.with(client, |connection| connection.release(stream, data.len()));
+            return;
+        };
+        let limit = limit(self.settings.max_message, self.placement.config(method).max_request_bytes);
+        if let Err(too_long) = call.request_lengths.follow(data, limit) {
+            self.counters.too_long += 1;
+            return self.give_up(now, ix, Status::new(Code::ResourceExhausted, format!("request: {too_long}")));
+        }
+        let rest = self.send_straight(ix, data);
+        self.keep_request(now, ix, data, rest);
+        // Hedges each have their own place in the request.
+        if self.calls[ix].attempts.len() > 1 {
+            for attempt in 0..self.calls[ix].attempts.len() {
+                self.send_request(ix, attempt);
+            }
+        }
+    }
+
+    /// Sends `data` to the one attempt there is, if nothing has to go before it. Returns how much of it that leaves.
+    fn send_straight(&mut self, ix: CallIx, data: &[u8]) -> usize {
+        let call = &mut self.calls[ix];
+        let (end, ends) = (call.request.end(), call.request_ended);
+        let [attempt] = call.attempts.as_mut_slice() else { return data.len() };
+        if attempt.sent != end {
+            return data.len();
+        }
+        let stream = attempt.stream;
+        let taken = self.conns.with(attempt.conn, |connection| connection.send_data(stream, data, ends)).unwrap_or(0);
+        attempt.sent += taken as u64;
+        attempt.is_sent = ends && taken == data.len();
+        data.len() - taken
+    }
+
+    /// Keeps of `data` what another attempt may need, or the last `rest` bytes, which have not gone anywhere.
+    fn keep_request(&mut self, now: Time, ix: CallIx, data: &[u8], rest: usize) {
+        let call = &mut self.calls[ix];
+        let taken = data.len() - rest;
+        if call.can_replay && call.request.len() + data.len() > self.settings.max_replay {
+            self.commit_request(ix);
+        }
+        let call = &mut self.calls[ix];
+        let (client, stream) = (call.client, call.stream);
+        if call.can_replay || rest > 0 {
+            let kept = if call.can_replay { data } else { &data[taken..] };
+            if !call.can_replay && call.request.is_empty() {
+                call.request.skip(taken);
+            }
+            call.request.push(kept);
+            self.held += kept.len();
+            let place = call.request.end() - rest as u64;
+            call.request.pass(place);
+        } else if call.request.is_empty() {
+            call.request.skip(taken);
+        }
+        if taken > 0 {
+            self.conns.with(client, |connection| connection.release(stream, taken));
+        }
+        self.check_held(now, ix);
+    }
+
+    /// No other attempt can be made: what has gone out is let go.
+    pub(super) fn commit_request(&mut self, ix: CallIx) {
+        let call = &mut self.calls[ix];
+        call.can_replay = false;
+        call.hedges.iter_mut().for_each(evenkeel_balance::Hedges::commit);
+        let sent = call.attempts.iter().map(|attempt| attempt.sent).min();
+        if let Some(sent) = sent {
+            self.held -= call.request.trim(sent);
+        }
+    }
+
+    /// Ends a call for which there is no room any more.
+    pub(super) fn check_held(&mut self, now: Time, ix: CallIx) {
+        if self.held > self.settings.max_held && self.calls[ix].method.is_some() {
+            self.counters.held_too_much += 1;
+            self.give_up(now, ix, Status::new(Code::ResourceExhausted, "the proxy keeps too much payload for slow peers"));
+        }
+    }
+
+    /// The client has reset the call's stream.
+    fn cancel(&mut self, now: Time, ix: CallIx, code: ErrorCode) {
+        self.counters.cancelled += 1;
+        tracing::trace!(target: "evenkeel::relay", %code, "call cancelled by its client");
+        self.drop_call(now, ix);
+    }
+
+    /// A client is gone: its calls are cancelled.
+    pub(super) fn lose_client(&mut self, now: Time, ix: ConnIx) {
+        for call in self.tags(ix) {
+            self.drop_call(now, call);
+        }
+    }
+
+    /// The calls that have a stream on this connection.
+    pub(super) fn tags(&self, ix: ConnIx) -> Vec<CallIx> {
+        let conn = self.conns.get(ix).filter(|conn| !conn.is_closing);
+        let tags = conn.into_iter().flat_map(|conn| conn.connection.tags());
+        tags.filter(|tag| *tag != u32::MAX).collect()
+    }
+}
+
+/// The smaller of two limits of a message's length.
+pub(super) fn limit(own: u32, configured: Option<u64>) -> u32 {
+    configured.map_or(own, |configured| u32::try_from(configured).unwrap_or(u32::MAX).min(own))
+}
