@@ -172,6 +172,13 @@ impl Tally<'_> {
 const BOMB: usize = 4;
 
 #[cfg(test)]
+impl Decoder {
+    pub(super) fn table(&self) -> &DynamicTable {
+        &self.table
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

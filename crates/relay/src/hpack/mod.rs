@@ -16,6 +16,8 @@ mod huffman;
 mod integer;
 mod recent;
 mod static_table;
+#[cfg(test)]
+mod tests;
 
 pub use decoder::{Decoder, ListLimits, Listing};
 pub use encoder::Encoder;
@@ -35,7 +37,7 @@ pub enum Error {
 }
 
 /// The first bits of a field's representation (RFC 7541, section 6), and how many bits are left in that byte.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Form {
     pattern: u8,
     prefix: u32,
