@@ -152,7 +152,9 @@ proptest! {
                 // Larger ones are errors, and end the walk too often.
                 integer::encode(SIZE_UPDATE, (size % (MAX_TABLE + 10)).into(), &mut block);
             }
-            list.iter().for_each(|one| one.write(&mut block));
+            for one in &list {
+                one.write(&mut block);
+            }
             let here = decoded(&mut decoder, &block);
             prop_assert_eq!(here.clone().ok(), other.decode(&block).ok());
             if here.is_err() {
