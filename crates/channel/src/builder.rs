@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use evenkeel_transport::{ConnectProxy, ConnectProxyError, Dialer, LineSettings, Windows};
 
 use crate::{
+    dialling::Dialling,
     driver::{Driver, Settings, State},
     endpoint_source::{EndpointSource, ranked},
     idle::IdleWatch,
@@ -305,6 +306,7 @@ impl Builder {
             Some(failover) => policy.unwrap_or_else(|| failover.child_policy.clone()).by_rank(failover),
             None => policy.unwrap_or_default(),
         };
+        let dialling = Dialling { dialer: Arc::clone(&dialer), timeout: self.connections.connect_timeout };
         let mut balancer = Balancer::new(self.policies, &policy, self.connections, seed)?;
         let (probe, checks) = self.checks.unzip();
         if let Some(probe) = &probe {
@@ -314,9 +316,8 @@ impl Builder {
         balancer.set_checks(Time::ZERO, checks)?;
         let config = Arc::new(self.config.with_load_balancing(policy));
 
-        let shared =
-            Shared::new(self.target, scheme, authority, seed, self.replays, Snapshot::dormant(Arc::clone(&config)));
-        let shared = Arc::new(shared);
+        let first = Snapshot::dormant(Arc::clone(&config), self.line);
+        let shared = Arc::new(Shared::new(self.target, scheme, authority, seed, self.replays, dialling, first));
         let (sender, messages) = mpsc::unbounded_channel();
         let report = Arc::new(first_report(&shared, &balancer));
         let (reports, receiver) = watch::channel(report);

@@ -208,19 +208,9 @@ where
         (in_time && self.source().can_replay()).then_some(delay)
     }
 
-    /// How long a hedge waits for the attempt before it; without end where there is to be none.
-    fn hedging_delay(&self, policy: &HedgingPolicy) -> Duration {
-        let Some(adaptive) = policy.adaptive else { return policy.delay };
-        let method = &self.record.method;
-        method.hedges.earn(adaptive.extra_load);
-        let learned = method.latency.read(adaptive.quantile);
-        // Until something is learned, a delay of 0 would hedge every call.
-        learned.unwrap_or(if policy.delay.is_zero() { Duration::MAX } else { policy.delay })
-    }
-
     /// Several attempts at a time, of which the first good answer counts (gRFC A6).
     async fn hedged(&self, policy: &HedgingPolicy) -> Result<Answer, Status> {
-        let mut hedges = Hedges::new(policy, self.hedging_delay(policy), self.core.clock.now());
+        let mut hedges = Hedges::new(policy, self.record.method.hedging_delay(policy), self.core.clock.now());
         let tried = Mutex::new(Vec::new());
         let mut running = vec![self.hedge(0, &tried)];
         loop {
@@ -297,7 +287,7 @@ where
     fn may_hedge(&self, policy: &HedgingPolicy) -> bool {
         self.source().can_replay()
             && self.core.snapshot().throttle.as_ref().is_none_or(|throttle| throttle.allows())
-            && (policy.adaptive.is_none() || self.record.method.hedges.spend())
+            && self.record.method.spend_hedge(policy)
     }
 
     /// One attempt, on another endpoint than `avoided` if there is one. It goes out again as long as no server has

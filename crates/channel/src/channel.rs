@@ -56,6 +56,10 @@ impl Channel {
         Builder::new(target.into())
     }
 
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// Connects now rather than with the first call.
     pub fn connect(&self) {
         self.core.exit_idle();

@@ -193,6 +193,8 @@ impl Driver {
         if std::mem::replace(keepalive, calmed) == calmed {
             return;
         }
+        // Whoever has connections beside the channel's own goes by what is published.
+        self.state.stale = true;
         let time = calmed.time;
         tracing::warn!(target: "evenkeel::channel", target = %self.shared.target, connection = %id, ?time, "a server finds keepalive PINGs too many; new connections send them half as often");
     }
@@ -287,6 +289,8 @@ impl Driver {
                 }
                 self.state.config = Arc::new(config);
                 self.state.config_error = None;
+                // Its methods may be others though endpoints and policy are the same.
+                self.state.stale = true;
                 self.configure_connections();
             }
             Err(error) => self.refuse_config(&error),
@@ -432,13 +436,14 @@ impl Driver {
     fn publish(&mut self) {
         self.state.version += 1;
         let state = &self.state;
-        self.shared.publish(Snapshot::new(
-            state.version,
-            state.update.clone(),
-            Arc::clone(&state.config),
-            state.throttle.clone(),
-            state.connections.clone(),
-        ));
+        self.shared.publish(Snapshot {
+            version: state.version,
+            update: state.update.clone(),
+            config: Arc::clone(&state.config),
+            throttle: state.throttle.clone(),
+            line: self.settings.line,
+            connections: state.connections.clone(),
+        });
         // Calls that wait for streams look again now that there are more.
         for connection in std::mem::take(&mut self.state.opened) {
             connection.queue().call_all();

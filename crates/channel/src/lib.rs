@@ -75,7 +75,8 @@
 //! a `snapshot` and makes its attempts, `request` sends it, the crate `evenkeel-transport` carries it, `body` reads the response, and
 //! `following` sees to what must happen when it ends. Beside that, in the order of a change's life: `connection` and
 //! `health_watch` and `load_watch` see it and send a `message`, `driver` feeds it to the balancing
-//! core (`evenkeel-balance`) and publishes the next snapshot and [`Report`]. `shared` is what both sides hold.
+//! core (`evenkeel-balance`) and publishes the next snapshot and [`Report`]. `shared` is what both sides hold. `placement` is for
+//! calls that somebody else carries, on connections that `dialling` opens.
 
 mod body;
 mod builder;
@@ -85,6 +86,7 @@ mod channel;
 mod checks;
 mod connection;
 mod deadline;
+mod dialling;
 mod driver;
 mod endpoint_source;
 mod explain;
@@ -99,6 +101,7 @@ mod message;
 mod method;
 mod metrics;
 mod overrides;
+mod placement;
 mod report;
 mod request;
 mod shared;
@@ -109,8 +112,12 @@ pub use body::ResponseBody;
 pub use builder::{BuildError, Builder};
 pub use cascade::{DeadlineBody, DeadlineFuture, DeadlineLayer, WithDeadline};
 pub use channel::{Channel, WeakChannel};
+pub use dialling::{DataDialError, DataSocket, Dialled};
 pub use explain::Explanation;
+pub use load_report::{LOAD_REPORT_TRAILER, read_load_report};
+pub use method::{AttemptCost, Repeats};
 pub use overrides::{CallPriority, HashKey, PinnedTo, WaitForReady};
+pub use placement::{PlacedCall, Placer, Versions};
 pub use report::Report;
 pub use request::ReplayLimits;
 pub use tally::CallCounts;
@@ -118,6 +125,6 @@ pub use tally::CallCounts;
 pub use evenkeel_balance as balance;
 pub use evenkeel_checker as checker;
 pub use evenkeel_naming as naming;
-pub use evenkeel_transport::{ConnectProxy, ConnectProxyError, SocketReport, StreamCounts};
+pub use evenkeel_transport::{ConnectProxy, ConnectProxyError, DialError, SocketReport, StreamCounts};
 #[cfg(feature = "tls")]
-pub use evenkeel_transport::{Tls, TlsError};
+pub use evenkeel_transport::{Handshake, Tls, TlsError};

@@ -6,13 +6,19 @@ use evenkeel_proto::orca::OrcaLoadReport;
 use http::HeaderMap;
 use prost::Message;
 
-const TRAILER: &str = "endpoint-load-metrics-bin";
+/// The trailer in which servers report their load with a response (gRFC A51).
+pub const LOAD_REPORT_TRAILER: &str = "endpoint-load-metrics-bin";
 /// The longest report that is read, in bytes. Real ones have a few dozen.
 pub(crate) const MAX_REPORT: usize = 64 * 1024;
 
 /// The report in a response's trailers. One that cannot be read is none: it must not fail a call that succeeded.
 pub(crate) fn in_trailers(trailers: &HeaderMap) -> Option<LoadReport> {
-    let text = trailers.get(TRAILER)?.as_bytes();
+    read_load_report(trailers.get(LOAD_REPORT_TRAILER)?.as_bytes())
+}
+
+/// The report in a value of [`LOAD_REPORT_TRAILER`], as it comes over the wire: Base64 with or without padding. `None`
+/// where it cannot be read or has more than 64 KiB, which must not fail a call that succeeded.
+pub fn read_load_report(text: &[u8]) -> Option<LoadReport> {
     if text.len() > MAX_REPORT {
         return None;
     }
@@ -41,7 +47,7 @@ mod tests {
     use super::*;
 
     fn trailers(value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(http::HeaderName::from_static(TRAILER), value.parse().unwrap())])
+        HeaderMap::from_iter([(http::HeaderName::from_static(LOAD_REPORT_TRAILER), value.parse().unwrap())])
     }
 
     #[test]

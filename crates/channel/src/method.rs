@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use evenkeel_balance::{Code, HedgeBudget, LiveQuantile, Time};
+use evenkeel_balance::{Code, HedgeBudget, HedgingPolicy, LiveQuantile, Time};
 use metrics::{Counter, Histogram, Label};
 
 use crate::tally::{CallCounts, Tally};
@@ -82,7 +82,7 @@ pub(crate) struct Method {
     /// How long its calls take, for hedging.
     pub(crate) latency: LiveQuantile,
     /// How many of its calls may be hedged.
-    pub(crate) hedges: HedgeBudget,
+    hedges: HedgeBudget,
 }
 
 type PerCode<T> = [OnceLock<T>; Code::ALL.len()];
@@ -93,23 +93,28 @@ struct AttemptFigures {
     received: Histogram,
 }
 
-/// What an attempt took.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AttemptCost {
-    pub(crate) duration: Duration,
-    /// Bytes of messages, as they were compressed.
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
+/// What an attempt took (gRFC A66).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttemptCost {
+    /// From its start to its end.
+    pub duration: Duration,
+    /// Bytes of messages sent, as they were compressed, without framing.
+    pub sent: u64,
+    /// Bytes of messages received, likewise.
+    pub received: u64,
 }
 
-/// How often a call was tried beyond its first attempt.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Repeats {
-    pub(crate) retries: u32,
-    pub(crate) transparent: u32,
-    pub(crate) hedges: u32,
+/// How often a call was tried beyond its first attempt (gRFC A96).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repeats {
+    /// Attempts because one before had failed.
+    pub retries: u32,
+    /// Attempts because no server had processed the one before.
+    pub transparent: u32,
+    /// Attempts beside one that was running.
+    pub hedges: u32,
     /// Time between attempts, in which none was running.
-    pub(crate) delay: Duration,
+    pub delay: Duration,
 }
 
 impl Method {
@@ -142,6 +147,20 @@ impl Method {
         figures.duration.record(cost.duration);
         figures.sent.record(float(cost.sent));
         figures.received.record(float(cost.received));
+    }
+
+    /// How long a hedge of one of its calls waits for the attempt before it; without end where there is to be none.
+    pub(crate) fn hedging_delay(&self, policy: &HedgingPolicy) -> Duration {
+        let Some(adaptive) = policy.adaptive else { return policy.delay };
+        self.hedges.earn(adaptive.extra_load);
+        let learned = self.latency.read(adaptive.quantile);
+        // Until something is learned, a delay of 0 would hedge every call.
+        learned.unwrap_or(if policy.delay.is_zero() { Duration::MAX } else { policy.delay })
+    }
+
+    /// Whether its budget has room for one more hedge, which is then spent.
+    pub(crate) fn spend_hedge(&self, policy: &HedgingPolicy) -> bool {
+        policy.adaptive.is_none() || self.hedges.spend()
     }
 
     pub(crate) fn call_started(&self, lane: usize, now: Time) {

@@ -1,6 +1,12 @@
 //! What the clones of a channel and its driver share.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use evenkeel_balance::{Input, Status, SubchannelId, Time};
@@ -10,6 +16,7 @@ use tokio::sync::{mpsc::UnboundedSender, watch};
 use evenkeel_transport::Clock;
 
 use crate::{
+    dialling::Dialling,
     lanes::Lanes,
     message::Message,
     method::Methods,
@@ -37,7 +44,10 @@ pub(crate) struct Shared {
     pub(crate) lanes: Lanes,
     pub(crate) methods: Methods,
     pub(crate) replays: Arc<ReplayMemory>,
+    pub(crate) dialling: Dialling,
     snapshot: ArcSwap<Snapshot>,
+    /// Of the newest snapshot, for whoever keeps one and looks often whether it is still that.
+    newest: AtomicU64,
     version: watch::Sender<u64>,
 }
 
@@ -70,18 +80,30 @@ impl Shared {
         authority: uri::Authority,
         seed: u64,
         replays: ReplayLimits,
+        dialling: Dialling,
         first: Snapshot,
     ) -> Self {
         let snapshot = ArcSwap::from_pointee(first);
         let (clock, epoch) = (Clock::start(), SystemTime::now());
         let (lanes, version) = (Lanes::new(seed), watch::Sender::new(0));
         let (methods, replays) = (Methods::new(&target), Arc::new(ReplayMemory::new(replays)));
-        Self { target, authority, scheme, clock, epoch, lanes, methods, replays, snapshot, version }
+        let newest = AtomicU64::new(0);
+        Self { target, authority, scheme, clock, epoch, lanes, methods, replays, dialling, snapshot, newest, version }
     }
 
     /// The newest snapshot, to look into: it is not to be held for long.
     pub(crate) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
+    }
+
+    /// The version of the newest snapshot: [`snapshot`](Self::snapshot) is that or a newer one.
+    pub(crate) fn newest_version(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Hears of new snapshots.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// 64 random bits.
@@ -102,6 +124,7 @@ impl Shared {
     pub(crate) fn publish(&self, snapshot: Snapshot) {
         let version = snapshot.version;
         self.snapshot.store(Arc::new(snapshot));
+        self.newest.store(version, Ordering::Release);
         self.version.send_replace(version);
     }
 

@@ -5,7 +5,7 @@ use evenkeel_balance::{
     SubchannelId, Update,
 };
 
-use evenkeel_transport::{Connection, SocketReport};
+use evenkeel_transport::{Connection, LineSettings, SocketReport};
 
 /// What a call needs to be placed, published whole: a picker and the connections that it may pick travel together.
 #[derive(Debug)]
@@ -15,23 +15,16 @@ pub(crate) struct Snapshot {
     pub(crate) update: Update,
     pub(crate) config: Arc<ServiceConfig>,
     pub(crate) throttle: Option<Arc<RetryThrottle>>,
-    connections: Connections,
+    /// How new connections are watched.
+    pub(crate) line: LineSettings,
+    pub(crate) connections: Connections,
 }
 
 impl Snapshot {
     /// The snapshot of a channel that has not been used.
-    pub(crate) fn dormant(config: Arc<ServiceConfig>) -> Self {
-        Self { version: 0, update: Balancer::dormant(), config, throttle: None, connections: Connections::default() }
-    }
-
-    pub(crate) fn new(
-        version: u64,
-        update: Update,
-        config: Arc<ServiceConfig>,
-        throttle: Option<Arc<RetryThrottle>>,
-        connections: Connections,
-    ) -> Self {
-        Self { version, update, config, throttle, connections }
+    pub(crate) fn dormant(config: Arc<ServiceConfig>, line: LineSettings) -> Self {
+        let connections = Connections::default();
+        Self { version: 0, update: Balancer::dormant(), config, throttle: None, line, connections }
     }
 
     /// Places a call on the endpoint at `address`, whatever the policy says. It takes time in proportion to the number
@@ -54,6 +47,13 @@ impl Snapshot {
     pub(crate) fn sockets(&self) -> Vec<SocketReport> {
         let open = self.connections.iter().flat_map(Live::all).filter(|open| !open.connection.is_closed());
         open.map(|open| open.connection.report(open.id)).collect()
+    }
+
+    /// Shows the first connection of each subchannel, its address, and what the subchannel carries.
+    pub(crate) fn first_connections(&self, each: &mut dyn FnMut(ConnectionId, &Address, &Arc<Load>)) {
+        for live in self.connections.iter() {
+            each(live.first.id, live.first.connection.peer(), &live.load);
+        }
     }
 
     /// The connection of a subchannel on which the next call goes, if one still takes calls: the oldest with room.

@@ -82,6 +82,14 @@ async fn calls_pass_a_proxy_that_is_shown_the_credentials() {
     assert!(asked.contains("\r\nProxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n"), "{asked}");
 }
 
+#[tokio::test]
+async fn a_connection_of_the_callers_own_goes_the_same_way() {
+    let (server, mut proxy) = (Server::start().await, Proxy::start(ESTABLISHED).await);
+    let channel = through(ConnectProxy::new(&proxy.url()).unwrap(), server.address).build().unwrap();
+    channel.dial(&server.address.into()).await.unwrap();
+    assert!(proxy.requests.recv().await.unwrap().starts_with(&format!("CONNECT {} ", server.address)));
+}
+
 #[cfg(feature = "tls")]
 #[tokio::test]
 async fn tls_is_spoken_inside_the_tunnel_and_is_for_the_authority() {

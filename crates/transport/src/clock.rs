@@ -20,6 +20,11 @@ impl Clock {
         Time::ZERO + TokioInstant::now().into_std().saturating_duration_since(self.epoch)
     }
 
+    /// When it was started: its [`Time::ZERO`].
+    pub fn epoch(self) -> Instant {
+        self.epoch
+    }
+
     /// The moment at which a tokio timer for `time` fires.
     pub fn instant(self, time: Time) -> TokioInstant {
         TokioInstant::from_std(self.epoch + time.since(Time::ZERO))

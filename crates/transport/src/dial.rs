@@ -30,6 +30,32 @@ pub struct Dialer {
     pub tls: Option<std::sync::Arc<crate::tls::Secure>>,
 }
 
+/// A connection with nothing on it yet but what an HTTP proxy was asked: no TLS, no HTTP/2.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over TCP; small frames are sent at once (`TCP_NODELAY`).
+    Tcp(TcpStream),
+    /// Over a Unix socket, of a path or abstract.
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Its address on this side.
+    fn local(&self) -> Option<Address> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(Address::Tcp),
+            Self::Unix(_) => None,
+        }
+    }
+
+    fn into_stream(self) -> Stream {
+        match self {
+            Self::Tcp(stream) => Box::new(stream),
+            Self::Unix(stream) => Box::new(stream),
+        }
+    }
+}
+
 /// The two ends of a connection.
 #[derive(Clone, Debug)]
 pub struct Ends {
@@ -53,7 +79,8 @@ pub struct DialError {
 impl Dialer {
     /// Connects to `address`, and shakes hands where there is TLS.
     pub async fn dial(&self, address: &Address) -> Result<(Stream, Ends), DialError> {
-        let (stream, local) = self.connect(address).await?;
+        let socket = self.dial_plain(address).await?;
+        let (local, stream) = (socket.local(), socket.into_stream());
         let ends = |is_secure| Ends { remote: address.clone(), local, is_secure };
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
@@ -63,17 +90,18 @@ impl Dialer {
         Ok((stream, ends(false)))
     }
 
-    /// A connection, and its address on this side.
-    async fn connect(&self, address: &Address) -> Result<(Stream, Option<Address>), DialError> {
+    /// As [`dial`](Self::dial), and leaves TLS to the caller, by what `Secure::next_handshake` says.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`] where the peer, or the HTTP proxy on the way, cannot be reached or refuses. It takes as long as they
+    /// do: the caller sets the limit.
+    pub async fn dial_plain(&self, address: &Address) -> Result<Socket, DialError> {
         match address {
-            Address::Tcp(address) => {
-                let stream = self.connect_tcp(*address).await?;
-                let local = stream.local_addr().ok().map(Address::Tcp);
-                Ok((Box::new(stream), local))
-            }
-            Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
+            Address::Tcp(address) => Ok(Socket::Tcp(self.connect_tcp(*address).await?)),
+            Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
             #[cfg(target_os = "linux")]
-            Address::UnixAbstract(name) => Ok((Box::new(connect_abstract(name)?), None)),
+            Address::UnixAbstract(name) => Ok(Socket::Unix(connect_abstract(name)?)),
             other => {
                 Err(io::Error::new(io::ErrorKind::Unsupported, format!("no transport for {other} on this system"))
                     .into())

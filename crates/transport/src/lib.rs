@@ -28,7 +28,7 @@ pub mod wire_status;
 pub use self::h2::{Connection, Incoming, Outgoing, Permit, Purpose, handshake};
 pub use clock::Clock;
 pub use connect_proxy::{ConnectProxy, ConnectProxyError, Tunnel};
-pub use dial::{ByteStream, DialError, Dialer, Ends, Stream};
+pub use dial::{ByteStream, DialError, Dialer, Ends, Socket, Stream};
 pub use error::StreamError;
 pub use line::{Line, News};
 pub use queue::{Place, StreamQueue, Turn};
@@ -36,4 +36,4 @@ pub use server_stream::ServerStream;
 pub use settings::{LineSettings, Windows};
 pub use socket::{SocketReport, StreamCounts};
 #[cfg(feature = "tls")]
-pub use tls::{Protocol, Secure, Tls, TlsError};
+pub use tls::{Handshake, Protocol, Secure, Tls, TlsError};

@@ -1,5 +1,7 @@
 //! A recorder for tests: keeps every figure, by its name and labels.
 
+#![allow(dead_code, reason = "not every test uses all of it")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},

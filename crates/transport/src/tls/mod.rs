@@ -1,15 +1,17 @@
 //! TLS: what a channel trusts, who it is, and whom it expects.
 //!
-//! [`Tls`] is the description. `secure` runs handshakes with it, and takes in files that have been replaced;
-//! `material` reads PEM and makes a client's configuration of it.
+//! [`Tls`] is the description. `secure` runs handshakes with it, and takes in files that have been replaced; `handshake` is
+//! what one of them goes by, and says what to do if it fails; `material` reads PEM and makes a client's configuration of it.
 
+mod handshake;
 mod material;
 mod secure;
 
 use std::{fmt, path::PathBuf};
 
+pub use handshake::Handshake;
+pub(crate) use handshake::explain_read;
 pub use secure::Secure;
-pub(crate) use secure::explain_read;
 
 /// How TLS is spoken with servers: a channel's builder takes it.
 ///

@@ -1,15 +1,15 @@
 //! Handshakes, each with the newest good files.
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rustls::{AlertDescription, CertificateError, ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Protocol, Tls, TlsError, material::Material};
+use super::{Handshake, Protocol, Tls, TlsError, material::Material};
 
 /// A channel's TLS, ready for handshakes.
 pub struct Secure {
@@ -56,12 +56,17 @@ impl Secure {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let connector = TlsConnector::from(self.config().await);
-        let stream = connector.connect(self.name.clone(), stream).await.map_err(|error| self.explain(&error))?;
-        match (self.protocol, stream.get_ref().1.alpn_protocol()) {
-            (Protocol::Http2, Some(b"h2")) | (Protocol::Http1 | Protocol::Unnamed, _) => Ok(stream),
-            (Protocol::Http2, other) => Err(no_h2(other)),
-        }
+        let handshake = self.next_handshake().await;
+        let connector = TlsConnector::from(Arc::clone(&handshake.config));
+        let connected = connector.connect(handshake.server_name.clone(), stream).await;
+        let stream = connected.map_err(|error| handshake.explain(&error))?;
+        handshake.agreed(stream.get_ref().1.alpn_protocol())?;
+        Ok(stream)
+    }
+
+    /// What the next handshake goes by, for whoever speaks TLS by itself. The files are read for it.
+    pub async fn next_handshake(self: &Arc<Self>) -> Handshake {
+        Handshake { config: self.config().await, server_name: self.name.clone(), protocol: self.protocol }
     }
 
     /// The configuration of now. Files are read where blocking is allowed.
@@ -98,17 +103,6 @@ impl Secure {
     fn last_good(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).config)
     }
-
-    fn explain(&self, error: &io::Error) -> String {
-        let name = self.name.to_str();
-        match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-            Some(cause) => format!("TLS: {cause}{}", advice(cause, &name)),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => {
-                "TLS: the server hung up during the handshake; does it speak TLS on this port?".to_owned()
-            }
-            None => format!("TLS: {error}"),
-        }
-    }
 }
 
 /// Whom certificates must be for.
@@ -122,56 +116,4 @@ impl fmt::Debug for Secure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secure").field("tls", &self.tls).field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-/// What to do about a failed handshake, where that is known.
-fn advice(error: &rustls::Error, name: &str) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "; none of the trusted roots has signed the server's certificate: name its CA by Tls::ca_file".to_owned()
-        }
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => format!("; the channel expects {name}: set another name by Tls::server_name"),
-        rustls::Error::InvalidMessage(_) => "; the server does not seem to speak TLS on this port".to_owned(),
-        rustls::Error::AlertReceived(alert) => alert_advice(*alert).to_owned(),
-        _ => String::new(),
-    }
-}
-
-/// What to do about an alert of the server.
-fn alert_advice(alert: AlertDescription) -> &'static str {
-    match alert {
-        AlertDescription::NoApplicationProtocol => "; the server does not speak HTTP/2 (ALPN h2)",
-        AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
-            "; the server may want a client's certificate: give one by Tls::identity_files"
-        }
-        AlertDescription::UnknownCA
-        | AlertDescription::BadCertificate
-        | AlertDescription::CertificateExpired
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::DecryptError
-        | AlertDescription::UnsupportedCertificate => {
-            "; the server does not accept the client's certificate: check what Tls::identity_files names"
-        }
-        _ => "",
-    }
-}
-
-/// An error of reading, with what to do about it if it is an alert. A TLS 1.3 client's handshake is over before the
-/// server has seen its certificate, so that the refusal comes where data is awaited.
-pub(crate) fn explain_read(error: io::Error) -> io::Error {
-    match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-        Some(cause @ rustls::Error::AlertReceived(alert)) => {
-            io::Error::new(error.kind(), format!("TLS: {cause}{}", alert_advice(*alert)))
-        }
-        _ => error,
-    }
-}
-
-fn no_h2(negotiated: Option<&[u8]>) -> String {
-    let what =
-        negotiated.map_or_else(|| "no protocol".to_owned(), |name| format!("{:?}", name.escape_ascii().to_string()));
-    format!("TLS: the server chose {what} by ALPN, and gRPC needs \"h2\": is it a gRPC server, and is HTTP/2 on there?")
 }
