@@ -73,12 +73,21 @@ impl Fields {
         self.seal(field.name.len(), field.sensitive);
     }
 
+    /// Adds a field whose name and value lie one behind the other: its name are the first `name` bytes of `joined`.
+    #[inline]
+    pub(crate) fn push_joined(&mut self, joined: &[u8], name: usize) {
+        self.bytes.extend_from_slice(joined);
+        self.seal(name, false);
+    }
+
     /// The buffer, for a name and then a value to be appended to; [`seal`](Self::seal) makes them a field.
+    #[inline]
     pub(crate) fn open(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
     /// Makes a field of what was appended since the last one; its name are the first `name` bytes of that.
+    #[inline]
     pub(crate) fn seal(&mut self, name: usize, sensitive: bool) {
         let offset = |n: usize| u32::try_from(n).expect("a header list is far below 4 GiB");
         let start = self.spans.last().map_or(0, Span::end);
@@ -93,6 +102,7 @@ impl Fields {
     }
 
     /// The last field.
+    #[inline]
     pub(crate) fn last(&self) -> Option<Field<'_>> {
         self.spans.last().map(|span| self.field(span))
     }
@@ -118,6 +128,7 @@ impl Fields {
     }
 
     /// The fields in order.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Field<'_>> + Clone {
         self.spans.iter().map(|span| self.field(span))
     }
@@ -127,6 +138,7 @@ impl Fields {
         self.iter().find(|field| field.name == name).map(|field| field.value)
     }
 
+    #[inline]
     fn field(&self, span: &Span) -> Field<'_> {
         let (name, rest) = self.bytes[span.start as usize..].split_at(span.name as usize);
         Field { name, value: &rest[..span.value as usize], sensitive: span.sensitive }

@@ -1,8 +1,9 @@
 //! From header blocks to header lists.
 
+use super::dynamic_table::{DynamicTable, Entry};
 use super::{DEFAULT_TABLE, Error, HUFFMAN, INDEXED, INSERTED, NOT_INDEXED, SIZE_UPDATE};
-use super::{dynamic_table::DynamicTable, huffman, integer, static_table};
-use crate::fields::{Field, Fields, OVERHEAD};
+use super::{huffman, integer, static_table};
+use crate::fields::{Fields, OVERHEAD};
 
 /// Decodes the header blocks of one direction of a connection, all of them and in their order.
 #[derive(Debug)]
@@ -84,10 +85,9 @@ impl Decoder {
     /// Reads a field that is in a table (RFC 7541, 6.1). Returns its size, as those below do.
     fn read_indexed(&self, input: &mut &[u8], fields: &mut Fields) -> Result<usize, Error> {
         let index = integer::decode(input, INDEXED.prefix)?;
-        let (name, value) = self.entry(index)?;
-        let field = Field::new(name, value);
-        fields.push(field);
-        Ok(field.size())
+        let entry = self.entry(index)?;
+        fields.push_joined(entry.joined, entry.name);
+        Ok(entry.joined.len() + OVERHEAD)
     }
 
     /// Reads a field that goes into the table (RFC 7541, 6.2.1).
@@ -112,17 +112,17 @@ impl Decoder {
         let start = out.len();
         match integer::decode(input, prefix)? {
             0 => read_string(input, out)?,
-            index => out.extend_from_slice(self.entry(index)?.0),
+            index => out.extend_from_slice(self.entry(index)?.name()),
         }
         let name = out.len() - start;
         read_string(input, out)?;
         Ok((name, out.len() - start + OVERHEAD))
     }
 
-    fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), Error> {
+    #[inline]
+    fn entry(&self, index: usize) -> Result<Entry<'_>, Error> {
         if let Some(place) = index.checked_sub(static_table::LEN + 1) {
-            let entry = self.table.get(place).ok_or(Error::Malformed("an index is beyond the tables"))?;
-            return Ok((entry.name, entry.value));
+            return self.table.get(place).ok_or(Error::Malformed("an index is beyond the tables"));
         }
         if index == 0 {
             return Err(Error::Malformed("an index is 0"));

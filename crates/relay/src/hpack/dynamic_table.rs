@@ -29,11 +29,29 @@ struct Span {
     value: u32,
 }
 
-/// An entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An entry of a table.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) value: &'a [u8],
+    /// Its name, and its value right behind.
+    pub(super) joined: &'a [u8],
+    /// The length of the name.
+    pub(super) name: usize,
+}
+
+impl<'a> Entry<'a> {
+    #[inline]
+    pub(super) fn name(&self) -> &'a [u8] {
+        &self.joined[..self.name]
+    }
+
+    /// Whether this is the entry of such a field.
+    #[inline]
+    pub(super) fn is(&self, name: &[u8], value: &[u8]) -> bool {
+        self.name == name.len() && self.joined.len() == name.len() + value.len() && {
+            let (own_name, own_value) = self.joined.split_at(self.name);
+            own_name == name && own_value == value
+        }
+    }
 }
 
 impl DynamicTable {
@@ -57,8 +75,9 @@ impl DynamicTable {
     #[inline]
     pub(super) fn get(&self, place: usize) -> Option<Entry<'_>> {
         let span = self.entries.get(place)?;
-        let (name, rest) = self.bytes[span.start.wrapping_sub(self.base) as usize..].split_at(span.name as usize);
-        Some(Entry { name, value: &rest[..span.value as usize] })
+        let start = span.start.wrapping_sub(self.base) as usize;
+        let joined = &self.bytes[start..start + (span.name + span.value) as usize];
+        Some(Entry { joined, name: span.name as usize })
     }
 
     /// The place of the entry that was inserted as the one of this serial number; no entry is there once it has gone.
@@ -70,6 +89,7 @@ impl DynamicTable {
     }
 
     /// Whether an entry of this serial number is there.
+    #[inline]
     pub(super) fn holds(&self, serial: u16) -> bool {
         self.place(serial) < self.entries.len()
     }
@@ -130,7 +150,7 @@ impl DynamicTable {
     pub(super) fn contents(&self) -> (Vec<(String, String)>, usize) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let entries = (0..self.entries.len()).filter_map(|place| self.get(place));
-        (entries.map(|entry| (text(entry.name), text(entry.value))).collect(), self.size)
+        (entries.map(|entry| (text(entry.name()), text(&entry.joined[entry.name..]))).collect(), self.size)
     }
 }
 
@@ -161,8 +181,11 @@ mod tests {
             model.0.insert(0, (name, value));
             model.evict(max);
             for place in [0, 1, model.0.len().saturating_sub(1), model.0.len()] {
-                let expected = model.0.get(place).map(|(name, value)| Entry { name, value });
-                assert_eq!(table.get(place), expected, "turn {turn}");
+                let same = match (table.get(place), model.0.get(place)) {
+                    (Some(entry), Some((name, value))) => entry.is(name, value) && entry.name() == name,
+                    (entry, expected) => entry.is_none() && expected.is_none(),
+                };
+                assert!(same, "turn {turn}");
             }
             assert_eq!((table.entries.len(), table.max()), (model.0.len(), max));
         }

@@ -83,7 +83,7 @@ impl Encoder {
 
     fn write_indexable(&mut self, name: &Name, field: Field<'_>, out: &mut Vec<u8>) {
         let hash = hash(name.hash, field.value);
-        match self.recent.look(hash, &self.table, |entry| entry.name == field.name && entry.value == field.value) {
+        match self.recent.look(hash, &self.table, |entry| entry.is(field.name, field.value)) {
             Sight::Entry(place) => return integer::encode(INDEXED, dynamic_index(place), out),
             Sight::Again => return self.insert(name, hash, field, out),
             Sight::First => {}
@@ -124,7 +124,7 @@ impl Encoder {
         if name.fixed.is_some() {
             return Sight::First;
         }
-        self.recent.look(name.hash, &self.table, |entry| entry.name == field.name)
+        self.recent.look(name.hash, &self.table, |entry| entry.name() == field.name)
     }
 }
 

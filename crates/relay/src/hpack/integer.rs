@@ -7,6 +7,7 @@ use super::{Error, Form};
 /// # Errors
 ///
 /// [`Error::Malformed`] where the input ends within it, or where it is above 2³² − 1 or longer than such ones need be.
+#[inline]
 pub(super) fn decode(input: &mut &[u8], prefix: u32) -> Result<usize, Error> {
     let (&first, rest) = input.split_first().ok_or(Error::Malformed("it ends where an integer is due"))?;
     *input = rest;
@@ -15,6 +16,7 @@ pub(super) fn decode(input: &mut &[u8], prefix: u32) -> Result<usize, Error> {
     if value < most { Ok(value.into()) } else { continued(input, most) }
 }
 
+#[cold]
 fn continued(input: &mut &[u8], prefix: u8) -> Result<usize, Error> {
     let mut value = u64::from(prefix);
     // Five groups of seven bits hold all that is allowed.

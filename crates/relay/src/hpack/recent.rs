@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn sights_go_from_first_to_again_to_entry_and_back() {
         let (mut recent, mut table) = (Recent::default(), DynamicTable::new(2 * 34));
-        let look = |recent: &Recent, table: &DynamicTable| recent.look(77, table, |entry| entry.name == b"a");
+        let look = |recent: &Recent, table: &DynamicTable| recent.look(77, table, |entry| entry.name() == b"a");
         assert_eq!(look(&recent, &table), Sight::First);
         recent.note(77, table.gone_serial(), &table);
         assert_eq!(look(&recent, &table), Sight::Again);
@@ -102,7 +102,7 @@ mod tests {
             for back in 0..3.min(n - 1) {
                 assert_eq!(recent.look(hash(n - back), &table, |_| false), Sight::Again);
             }
-            assert_eq!(recent.look(hash(1), &table, |entry| entry.name == b"a"), Sight::Entry(0));
+            assert_eq!(recent.look(hash(1), &table, |entry| entry.name() == b"a"), Sight::Entry(0));
         }
         assert_eq!(recent.look(hash(2), &table, |_| false), Sight::First);
     }

@@ -1,5 +1,6 @@
 //! The static table (RFC 7541, appendix A), and its look-ups, which are built when this is compiled.
 
+use super::dynamic_table::Entry;
 use super::hash::hash;
 
 /// The number of entries; indices of the dynamic table go on from here.
@@ -70,14 +71,11 @@ const ENTRIES: [(&str, &str); LEN] = [
     ("www-authenticate", ""),
 ];
 
-/// The entry at `index`, which counts from 1: its name.
-pub(super) fn name(index: usize) -> &'static [u8] {
-    ENTRIES_BY_INDEX[index].0
-}
-
-/// The entry at `index`, which counts from 1: its name and its value.
-pub(super) fn entry(index: usize) -> (&'static [u8], &'static [u8]) {
-    ENTRIES_BY_INDEX[index]
+/// The entry at `index`, which counts from 1.
+#[inline]
+pub(super) fn entry(index: usize) -> Entry<'static> {
+    let (start, name) = (STARTS[index], NAME_LENGTHS[index] as usize);
+    Entry { joined: &BYTES[start..STARTS[index + 1]], name }
 }
 
 /// The index of the first entry of this name, whose hash with seed 0 is `hash`.
@@ -87,7 +85,7 @@ pub(super) fn find_name(hash: u64, wanted: &[u8]) -> Option<usize> {
     loop {
         match SLOTS[slot] {
             0 => return None,
-            index if name(index.into()) == wanted => return Some(index.into()),
+            index if entry(index.into()).name() == wanted => return Some(index.into()),
             _ => slot = (slot + 1) % SLOTS.len(),
         }
     }
@@ -96,18 +94,43 @@ pub(super) fn find_name(hash: u64, wanted: &[u8]) -> Option<usize> {
 /// The index of the entry that has this value and the name of the entry at `first`, the first of its name.
 #[inline]
 pub(super) fn find_value(first: usize, value: &[u8]) -> Option<usize> {
-    (first..RUN_ENDS[first].into()).find(|&index| entry(index).1 == value)
+    (first..RUN_ENDS[first].into()).find(|&index| entry(index).joined[NAME_LENGTHS[first] as usize..] == *value)
 }
 
-/// Index 0 stands for nothing, so that indices need no subtraction.
-static ENTRIES_BY_INDEX: [(&[u8], &[u8]); LEN + 1] = {
-    let mut all: [(&[u8], &[u8]); LEN + 1] = [(b"", b""); LEN + 1];
+/// Names and values, one behind the other.
+static BYTES: [u8; STARTS[LEN + 1]] = {
+    let mut bytes = [0; STARTS[LEN + 1]];
     let mut at = 0;
     while at < LEN {
-        all[at + 1] = (ENTRIES[at].0.as_bytes(), ENTRIES[at].1.as_bytes());
+        let (name, value) = (ENTRIES[at].0.as_bytes(), ENTRIES[at].1.as_bytes());
+        let (_, room) = bytes.split_at_mut(STARTS[at + 1]);
+        room.split_at_mut(name.len()).0.copy_from_slice(name);
+        room.split_at_mut(name.len()).1.split_at_mut(value.len()).0.copy_from_slice(value);
         at += 1;
     }
-    all
+    bytes
+};
+
+/// Where the entries begin in `BYTES`. Index 0 stands for nothing, so that indices need no subtraction.
+const STARTS: [usize; LEN + 2] = {
+    let mut starts = [0; LEN + 2];
+    let mut at = 0;
+    while at < LEN {
+        starts[at + 2] = starts[at + 1] + ENTRIES[at].0.len() + ENTRIES[at].1.len();
+        at += 1;
+    }
+    starts
+};
+
+/// The lengths of the entries' names.
+const NAME_LENGTHS: [u8; LEN + 1] = {
+    let mut lengths = [0; LEN + 1];
+    let mut at = 0;
+    while at < LEN {
+        lengths[at + 1] = byte(ENTRIES[at].0.len());
+        at += 1;
+    }
+    lengths
 };
 
 /// By the index of the first entry of a name: the index behind the last one.
@@ -173,9 +196,10 @@ mod tests {
     #[test]
     fn every_entry_is_found_by_its_name_and_value() {
         for index in 1..=LEN {
-            let (name, value) = entry(index);
+            let (name, value) = entry(index).joined.split_at(entry(index).name);
+            assert_eq!((name, value), (ENTRIES[index - 1].0.as_bytes(), ENTRIES[index - 1].1.as_bytes()));
             let first = find_name(hash(0, name), name).unwrap();
-            assert!(first <= index && super::name(first) == name && super::name(first - 1) != name);
+            assert!(first <= index && entry(first).name() == name && entry(first - 1).name() != name);
             assert_eq!(find_value(first, value), Some(index));
             assert_eq!(find_value(first, b"other"), None);
         }
