@@ -5,6 +5,7 @@
 
 pub mod driver;
 pub mod engine;
+pub mod connection;
 pub mod fields;
 pub mod frame;
 pub mod hpack;
