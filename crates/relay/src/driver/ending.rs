@@ -12,7 +12,7 @@ impl<E: Engine> Worker<E> {
     /// The engine wants the connection closed.
     pub(super) fn close(&mut self, engine: &mut E, key: ConnKey) {
         if let Some(slot) = self.sockets.slot_of(key) {
-            self.let_go(engine, slot, Closed::Asked);
+            self.let_go(engine, slot, Closed::Done);
         }
     }
 
@@ -37,7 +37,7 @@ impl<E: Engine> Worker<E> {
                     "TLS: the peer hung up during the handshake; does it speak TLS on this port?".into(),
                 );
             }
-            Some(State::Open(_)) => self.let_go(engine, slot, Closed::ByPeer),
+            Some(State::Open(_)) => self.let_go(engine, slot, Closed::Eof),
             _ => {}
         }
     }
@@ -47,7 +47,7 @@ impl<E: Engine> Worker<E> {
         let Some(socket) = self.sockets.remove(slot) else { return };
         match socket.state {
             State::Handshaking => self.handshake_failed(engine, socket.origin, format!("TLS: {error}")),
-            State::Open(key) => engine.closed(self.now, key, Closed::Failed(error)),
+            State::Open(key) => engine.closed(self.now, key, how_it_ended(&error)),
             State::Flushing | State::Lingering => {}
         }
     }
@@ -57,8 +57,7 @@ impl<E: Engine> Worker<E> {
         match self.sockets.get(slot).map(|socket| socket.state) {
             Some(State::Handshaking) => self.refuse(engine, slot, format!("TLS: {error}")),
             Some(State::Open(_)) => {
-                let error = io::Error::new(ErrorKind::InvalidData, format!("TLS: {error}"));
-                self.let_go(engine, slot, Closed::Failed(error));
+                self.let_go(engine, slot, Closed::Failed(format!("TLS: {error}")));
             }
             _ => {}
         }
@@ -113,5 +112,12 @@ impl<E: Engine> Worker<E> {
             return;
         }
         self.sockets.enter(slot, State::Lingering, Some(self.now + self.settings.linger));
+    }
+}
+
+fn how_it_ended(error: &io::Error) -> Closed {
+    match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Closed::Reset,
+        _ => Closed::Failed(error.to_string()),
     }
 }

@@ -66,7 +66,7 @@ impl Sockets {
 
     /// Remembers whose socket is in `slot`.
     pub(super) fn open(&mut self, slot: u32, key: ConnKey) {
-        let index = key.slot as usize;
+        let index = key.slot() as usize;
         if self.by_key.len() <= index {
             self.by_key.resize(index + 1, NONE);
         }
@@ -76,7 +76,7 @@ impl Sockets {
 
     /// Where the socket of a connection is, while the engine knows it.
     pub(super) fn slot_of(&mut self, key: ConnKey) -> Option<u32> {
-        let slot = *self.by_key.get(key.slot as usize)?;
+        let slot = *self.by_key.get(key.slot() as usize)?;
         (self.get(slot)?.state == State::Open(key)).then_some(slot)
     }
 

@@ -45,11 +45,10 @@ impl Running {
     }
 
     /// Asks until the answer is yes.
-    pub(crate) fn until(&self, what: &str, mut look: impl FnMut(&mut Toy) -> bool + Send + Clone + 'static) {
+    pub(crate) fn until(&self, what: &str, look: impl FnOnce(&mut Toy) -> bool + Send + Clone + 'static) {
         let deadline = deadline();
         loop {
-            let mut look = look.clone();
-            if self.ask(move |toy| look(toy)) {
+            if self.ask(look.clone()) {
                 return;
             }
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");

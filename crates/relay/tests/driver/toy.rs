@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-
     time::{Duration, Instant},
 };
 
@@ -38,7 +37,15 @@ pub(crate) struct Toy {
 struct Connection {
     key: ConnKey,
     output: Vec<u8>,
+    /// How much of the output is written.
+    written: usize,
     is_client: bool,
+}
+
+impl Connection {
+    fn unwritten(&self) -> &[u8] {
+        &self.output[self.written..]
+    }
 }
 
 /// An engine that sends back what it gets.
@@ -73,7 +80,7 @@ impl Toy {
 
     /// Bytes that wait to be written, of all connections.
     pub(crate) fn unwritten(&self) -> usize {
-        self.connections.iter().flatten().map(|connection| connection.output.len()).sum()
+        self.connections.iter().flatten().map(|connection| connection.unwritten().len()).sum()
     }
 
     pub(crate) fn say(&mut self, key: ConnKey, bytes: &[u8]) {
@@ -92,13 +99,13 @@ impl Toy {
             self.connections.len() - 1
         });
         self.generations += 1;
-        let key = ConnKey { slot: u32::try_from(index).unwrap(), generation: self.generations };
-        self.connections[index] = Some(Connection { key, output: Vec::new(), is_client });
+        let key = ConnKey::new(u32::try_from(index).unwrap(), self.generations);
+        self.connections[index] = Some(Connection { key, output: Vec::new(), written: 0, is_client });
         key
     }
 
     fn get(&mut self, key: ConnKey) -> Option<&mut Connection> {
-        self.connections.get_mut(key.slot as usize)?.as_mut().filter(|connection| connection.key == key)
+        self.connections.get_mut(key.slot() as usize)?.as_mut().filter(|connection| connection.key == key)
     }
 }
 
@@ -123,7 +130,7 @@ impl Engine for Toy {
     }
 
     fn receive(&mut self, _: Time, conn: ConnKey, bytes: &[u8]) {
-        let connection = self.connections[conn.slot as usize].as_mut().expect("bytes come on open connections");
+        let connection = self.connections[conn.slot() as usize].as_mut().expect("bytes come on open connections");
         assert_eq!(connection.key, conn, "bytes come on open connections");
         let had_none = connection.output.is_empty();
         let then = (self.answer)(bytes, &mut connection.output);
@@ -137,21 +144,21 @@ impl Engine for Toy {
 
     fn closed(&mut self, _: Time, conn: ConnKey, why: Closed) {
         assert!(self.get(conn).is_some(), "a connection ends once");
-        self.connections[conn.slot as usize] = None;
+        self.connections[conn.slot() as usize] = None;
         self.ended.push(why);
     }
 
     fn output(&self, conn: ConnKey) -> &[u8] {
-        let connection = self.connections[conn.slot as usize].as_ref().expect("output is asked of open connections");
-        &connection.output
+        let connection = self.connections[conn.slot() as usize].as_ref().expect("output is asked of open connections");
+        connection.unwritten()
     }
 
     fn wrote(&mut self, _: Time, conn: ConnKey, bytes: usize) {
         let connection = self.get(conn).expect("open connections are written to");
-        if bytes == connection.output.len() {
+        connection.written += bytes;
+        if connection.unwritten().is_empty() {
             connection.output.clear();
-        } else {
-            connection.output.drain(..bytes);
+            connection.written = 0;
         }
     }
 
@@ -192,4 +199,3 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn deadline() -> Instant {
     Instant::now() + PATIENCE
 }
-

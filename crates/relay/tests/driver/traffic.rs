@@ -56,7 +56,8 @@ fn workers_share_a_port() {
     let address = listeners[0].local_addr();
     assert!(address.port() != 0 && listeners.iter().all(|listener| listener.local_addr() == address));
     let no_dials = |_, _, _: &_| panic!("nobody dials here");
-    let workers = listeners.into_iter().map(|listener| Running::listening(echo(), Settings::default(), listener, no_dials));
+    let workers =
+        listeners.into_iter().map(|listener| Running::listening(echo(), Settings::default(), listener, no_dials));
     let workers: Vec<_> = workers.collect();
     let mut clients: Vec<_> = (0..60).map(|_| workers[0].client()).collect();
     for client in &mut clients {
@@ -77,10 +78,10 @@ fn a_slow_reader_gets_everything_and_holds_up_nobody() {
 
     let mut other = running.client();
     other.say("?");
-    assert_eq!(other.hear(LARGE), pattern(LARGE));
+    assert!(other.hear(LARGE) == pattern(LARGE));
     assert!(running.ask(|toy| toy.unwritten()) > 0, "the slow one has not read yet");
 
-    assert_eq!(slow.hear(LARGE), pattern(LARGE));
+    assert!(slow.hear(LARGE) == pattern(LARGE));
     running.until("all is written", |toy| toy.unwritten() == 0);
 }
 
@@ -114,7 +115,7 @@ fn a_large_input_is_read_in_shares() {
     let mut writer = Client::over(client.stream.try_clone().unwrap());
     let writing = thread::spawn(move || writer.say(pattern(1 << 20)));
     let mut reader = client;
-    assert_eq!(reader.hear(1 << 20), pattern(1 << 20));
+    assert!(reader.hear(1 << 20) == pattern(1 << 20));
     writing.join().unwrap();
 }
 
