@@ -43,11 +43,11 @@ impl<E: Engine> Worker<E> {
     }
 
     /// A socket does not work any more.
-    pub(super) fn failed(&mut self, engine: &mut E, slot: u32, error: io::Error) {
+    pub(super) fn failed(&mut self, engine: &mut E, slot: u32, error: &io::Error) {
         let Some(socket) = self.sockets.remove(slot) else { return };
         match socket.state {
             State::Handshaking => self.handshake_failed(engine, socket.origin, format!("TLS: {error}")),
-            State::Open(key) => engine.closed(self.now, key, how_it_ended(&error)),
+            State::Open(key) => engine.closed(self.now, key, how_it_ended(error)),
             State::Flushing | State::Lingering => {}
         }
     }

@@ -35,7 +35,7 @@ impl<E: Engine> Worker<E> {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => return self.failed(engine, slot, error),
+                Err(error) => return self.failed(engine, slot, &error),
             }
         }
     }
@@ -113,7 +113,7 @@ impl<E: Engine> Worker<E> {
             State::Lingering => return,
         };
         if let Err(error) = written {
-            self.write_failed(engine, slot, error);
+            self.write_failed(engine, slot, &error);
         }
     }
 
@@ -130,7 +130,7 @@ impl<E: Engine> Worker<E> {
     }
 
     /// A peer that takes nothing more may still have said something before: the last responses, or a GOAWAY.
-    fn write_failed(&mut self, engine: &mut E, slot: u32, error: io::Error) {
+    fn write_failed(&mut self, engine: &mut E, slot: u32, error: &io::Error) {
         while let Some(socket @ Socket { state: State::Open(_), .. }) = self.sockets.get(slot) {
             match socket.read(&mut self.buffer) {
                 Ok(read) if read > 0 => self.take_in(engine, slot, read),
