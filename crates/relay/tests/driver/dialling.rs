@@ -5,7 +5,9 @@ use std::{
     thread,
 };
 
-use evenkeel_balance::{Action as Errand, Balancer, ConnectionId, Endpoint, Input, LbConfig, Policies, Time};
+use evenkeel_balance::{
+    Action as Errand, Balancer, ConnectionId, ConnectionSettings, Endpoint, Input, LbConfig, Policies, Time,
+};
 use evenkeel_relay::{
     driver::{Dialled, Handle, Listener, Settings},
     engine::{Action, Closed, DialId},
@@ -21,7 +23,7 @@ const DIAL: DialId = DialId(7);
 /// A connection as the balancer names it: there is no other way to come by one.
 fn a_connection() -> ConnectionId {
     let config = LbConfig::of("round_robin");
-    let mut balancer = Balancer::new(Policies::standard(), &config, Default::default(), 1).unwrap();
+    let mut balancer = Balancer::new(Policies::standard(), &config, ConnectionSettings::default(), 1).unwrap();
     let endpoint = Endpoint::new("127.0.0.1:1".parse::<std::net::SocketAddr>().unwrap());
     balancer.handle(Time::ZERO, Input::Resolved([endpoint].into()));
     loop {

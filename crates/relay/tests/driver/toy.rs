@@ -99,7 +99,7 @@ impl Toy {
             self.connections.len() - 1
         });
         self.generations += 1;
-        let key = ConnKey::new(u32::try_from(index).unwrap(), self.generations);
+        let key = ConnKey::new(u32::try_from(index).expect("few connections"), self.generations);
         self.connections[index] = Some(Connection { key, output: Vec::new(), written: 0, is_client });
         key
     }
