@@ -8,7 +8,7 @@ use std::{
 
 use clap::builder::PossibleValuesParser;
 use evenkeel_channel::{
-    Builder, Channel,
+    Builder, Channel, Tls, TlsError,
     balance::{
         CheckSettings, HealthCheck, Policies, UnknownService,
         policy::{FailoverConfig, Standby, WhenAllOut},
@@ -16,7 +16,7 @@ use evenkeel_channel::{
     checker::Probe,
 };
 use evenkeel_config::{
-    self as config, EndpointCheck, EndpointCheckKind, File, Proxy as Config, nearest, parse_duration,
+    self as config, BackendTls, EndpointCheck, EndpointCheckKind, File, Proxy as Config, nearest, parse_duration,
 };
 use evenkeel_proxy::{Proxy, Settings};
 use evenkeel_supervisor::control::{Control, default_path};
@@ -70,12 +70,43 @@ pub(crate) struct Args {
     /// From one check to the next, while all is well
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration, requires = "check")]
     check_interval: Duration,
+    #[command(flatten)]
+    backend_tls: BackendTlsArgs,
     /// A gRPC service config, as a JSON file: policies, retries, time-outs
     #[arg(long, value_name = "FILE")]
     service_config: Option<PathBuf>,
     /// How long running calls may take to end after SIGTERM, such as 10s or 500ms
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     drain_timeout: Duration,
+}
+
+/// TLS towards backends.
+#[derive(Debug, clap::Args)]
+struct BackendTlsArgs {
+    /// Speak TLS with the backends
+    #[arg(long)]
+    backend_tls: bool,
+    /// Trust the certificates in this PEM file alone, in place of the system's roots
+    #[arg(long, value_name = "FILE", requires = "backend_tls")]
+    backend_ca: Option<PathBuf>,
+    /// The name that backends' certificates must be for [default: the target's host]
+    #[arg(long, value_name = "NAME", requires = "backend_tls")]
+    backend_name: Option<String>,
+    /// Show the backends the certificate chain in this PEM file (mTLS)
+    #[arg(long, value_name = "FILE", requires_all = ["backend_tls", "backend_key"])]
+    backend_cert: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "backend_cert")]
+    backend_key: Option<PathBuf>,
+}
+
+impl BackendTlsArgs {
+    /// What a file would say.
+    fn said(&self) -> Option<BackendTls> {
+        let Self { backend_ca: ca, backend_name: name, backend_cert: cert, backend_key: key, .. } = self;
+        let said = BackendTls { ca: ca.clone(), name: name.clone(), cert: cert.clone(), key: key.clone() };
+        self.backend_tls.then_some(said)
+    }
 }
 
 pub(crate) fn policy_names() -> PossibleValuesParser {
@@ -157,8 +188,14 @@ pub(crate) fn channel(mut builder: Builder, proxy: &Config) -> Result<Channel, S
     if let Some(check) = health_check(proxy) {
         builder = builder.health_check(check);
     }
+    let tls = proxy.backend_tls.as_ref().map(backend_tls);
     if let Some(check) = &proxy.check {
-        builder = builder.check(probe(check), settings(check));
+        // Another port than that of the calls is one for such checks, in plain text.
+        let tls = tls.clone().filter(|_| check.port.is_none());
+        builder = builder.check(probe(check, tls).map_err(|error| error.to_string())?, settings(check));
+    }
+    if let Some(tls) = tls {
+        builder = builder.tls(tls);
     }
     builder.build().map_err(|error| error.to_string())
 }
@@ -193,7 +230,21 @@ fn health_check(proxy: &Config) -> Option<HealthCheck> {
     })
 }
 
-fn probe(check: &EndpointCheck) -> Probe {
+fn backend_tls(said: &BackendTls) -> Tls {
+    let mut tls = Tls::new();
+    if let Some(ca) = &said.ca {
+        tls = tls.ca_file(ca);
+    }
+    if let Some(name) = &said.name {
+        tls = tls.server_name(name);
+    }
+    if let (Some(cert), Some(key)) = (&said.cert, &said.key) {
+        tls = tls.identity_files(cert, key);
+    }
+    tls
+}
+
+fn probe(check: &EndpointCheck, tls: Option<Tls>) -> Result<Probe, TlsError> {
     let probe = match check.kind {
         EndpointCheckKind::Grpc => Probe::grpc(&check.service),
         EndpointCheckKind::GrpcWatch => Probe::watch(&check.service),
@@ -201,9 +252,13 @@ fn probe(check: &EndpointCheck) -> Probe {
         EndpointCheckKind::Http2 => Probe::http2(&check.path),
         EndpointCheckKind::Tcp => Probe::tcp(),
     };
-    match check.port {
+    let probe = match check.port {
         Some(port) => probe.port(port),
         None => probe,
+    };
+    match tls {
+        Some(tls) => probe.tls(tls),
+        None => Ok(probe),
     }
 }
 
@@ -255,6 +310,7 @@ impl Args {
                 interval: self.check_interval,
                 ..check
             }),
+            backend_tls: self.backend_tls.said(),
             service_config: self.service_config.clone(),
             drain_timeout: self.drain_timeout,
         }

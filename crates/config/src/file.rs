@@ -58,7 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{CheckKind, Failover, Restart, Standby, Upstream, WhenAllOut};
+    use crate::{BackendTls, CheckKind, Failover, Restart, Standby, Upstream, WhenAllOut};
 
     fn problems(text: &str) -> Vec<String> {
         let errors = File::parse("f.toml", text).expect_err("something is wrong");
@@ -144,6 +144,30 @@ mod tests {
         }
         let told = problems(&format!("{proxy}policy = \"failover\"\n[proxy.p.failover]\n"));
         assert!(told.len() == 1 && told[0].contains("exclude each other at line 6"), "{told:?}");
+    }
+
+    #[test]
+    fn tls_towards_backends_is_read_and_checked() {
+        let proxy = "[proxy.p]\nlisten = \"127.0.0.1:1\"\ntarget = \"a:1\"\n";
+        let tls =
+            |text: &str| File::parse("f.toml", &format!("{proxy}{text}")).unwrap().proxies["p"].backend_tls.clone();
+        assert_eq!(tls(""), None);
+        assert_eq!(tls("[proxy.p.backend_tls]\n"), Some(BackendTls::default()));
+        let all = "ca = \"ca.pem\"\nname = \"b.test\"\ncert = \"c.pem\"\nkey = \"k.pem\"\n";
+        let read = tls(&format!("[proxy.p.backend_tls]\n{all}")).unwrap();
+        assert_eq!(
+            (read.ca, read.key, read.name.as_deref()),
+            (Some("ca.pem".into()), Some("k.pem".into()), Some("b.test"))
+        );
+        for (text, expected) in [
+            (
+                "cart = \"c.pem\"",
+                "unknown key `cart` in [proxy.p.backend_tls] at line 5, column 1: did you mean `cert`?",
+            ),
+            ("key = \"k.pem\"", "`proxy.p.backend_tls.key` needs a `cert` at line 5, column 1; they belong together"),
+        ] {
+            assert_eq!(problems(&format!("{proxy}[proxy.p.backend_tls]\n{text}\n")), [expected]);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use crate::duration;
+use crate::{BackendTls, duration};
 
 /// A proxy (`[proxy.NAME]`): one of `service` and `target` says where its calls go.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Proxy {
     pub health_service: Option<String>,
     /// How its endpoints are checked beside that, over connections of the checks' own. Default: not at all.
     pub check: Option<EndpointCheck>,
+    /// TLS towards its backends. Default: plain text.
+    pub backend_tls: Option<BackendTls>,
     /// A gRPC service config: a JSON file. Relative to where the command runs.
     pub service_config: Option<PathBuf>,
     /// How long running calls may take to end once the proxy is to stop. Default 10 s.

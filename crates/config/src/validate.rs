@@ -17,6 +17,7 @@ pub(crate) fn validate(document: &Document<'_>, file: &File) {
         check_name(document, "proxy", name);
         check_upstream(document, name, proxy, file, &names);
         check_failover(document, name, proxy);
+        check_backend_tls(document, name, proxy);
     }
     check_ports_apart(document, &file.services);
     check_listeners_apart(document, file);
@@ -153,6 +154,17 @@ fn check_failover(document: &Document<'_>, name: &str, proxy: &Proxy) {
             format!("; take `policy` out, or name one that works within each group, which `{policy}` does not");
         refuse("", &format!("and `policy = \"{policy}\"` exclude each other"), &advice);
     }
+}
+
+fn check_backend_tls(document: &Document<'_>, name: &str, proxy: &Proxy) {
+    let Some(tls) = &proxy.backend_tls else { return };
+    let (there, missing) = match (&tls.cert, &tls.key) {
+        (Some(_), None) => ("cert", "key"),
+        (None, Some(_)) => ("key", "cert"),
+        _ => return,
+    };
+    let message = format!("`proxy.{name}.backend_tls.{there}` needs a `{missing}`");
+    document.refuse_at(&["proxy", name, "backend_tls", there], message, "; they belong together".to_owned());
 }
 
 /// Two services on one port would make each other's replicas fail to start.

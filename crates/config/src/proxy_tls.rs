@@ -1,0 +1,18 @@
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// TLS towards a proxy's backends (`backend_tls`). An empty table is TLS by the system's roots. Files are PEM, relative to
+/// where the command runs, and read again for each new connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct BackendTls {
+    /// The certificates that sign those of backends, in place of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// The name that backends' certificates must be for. Default: the host of the target, or the service's name.
+    pub name: Option<String>,
+    /// The certificate chain that backends are shown (mTLS), the proxy's own first. With a `key`.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+}
