@@ -7,5 +7,5 @@ if [ -z "${EVENKEEL:-}" ]; then
     cargo build --release --manifest-path "$here/../../Cargo.toml" -p evenkeel-cli
     EVENKEEL=${CARGO_TARGET_DIR:-$here/../../target}/release/evenkeel
 fi
-export EVENKEEL PYTHONPATH="$here"
-exec python3 -m measure "$@"
+export EVENKEEL
+exec python3 "$here/run.py" "$@"

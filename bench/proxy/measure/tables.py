@@ -3,7 +3,7 @@
 from collections import defaultdict
 from statistics import median
 
-from .cases import IDLE, MANY_BACKENDS, PAYLOADS, RATES, SHAPES, shape_name
+from .cases import IDLE, PAYLOADS, RATES, SHAPES, shape_name
 from .machine import SPOILT
 
 OURS = "evenkeel"
@@ -132,13 +132,13 @@ def memory(results):
 
 
 def scaling(results):
-    cases = [case for case in dict.fromkeys(row["case"] for row in results.rows) if "," in case]
-    title = f"CPU µs a call with {MANY_BACKENDS} backends, and with two workers (in parentheses: over the same proxy's usual figure)"
-    results.table(title, cases, lambda proxy, case: scaling_cell(results, proxy, case))
+    cases = [case for case in dict.fromkeys(row["case"] for row in results.rows) if "+" in case]
+    title = "CPU µs a call with many backends, and with two workers"
+    results.table(f"{title} (in parentheses: over the same proxy's usual figure)", cases, lambda proxy, case: scaling_cell(results, proxy, case))
 
 
 def scaling_cell(results, proxy, case):
-    cost, usual = results.get(proxy, case, "us"), results.get(proxy, case.split(",")[0], "us")
+    cost, usual = results.get(proxy, case, "us"), results.get(proxy, case.split("+")[0], "us")
     if cost is None:
         return "–"
     text = f"{cost:.2f}" + results.doubt(proxy, case)

@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 
-from . import machine
-from .__main__ import allow_many_files, alone
-from .proxies import CACHE, PROXIES
-from .stage import Stage
+from measure import machine
+from measure.proxies import CACHE, PROXIES, Missing
+from measure.stage import Stage
+from run import allow_many_files, alone
 
 
 def main():
@@ -48,4 +48,7 @@ def profile(stage, options):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Missing as reason:
+        sys.exit(str(reason))

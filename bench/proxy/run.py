@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 
-from . import machine, tables
-from .cases import CASES, SHAPES, shape_name, takes_part
-from .proxies import CACHE, PROXIES, Missing, program, version
+from measure import machine, tables
+from measure.cases import CASES, SHAPES, shape_name, takes_part
+from measure.proxies import CACHE, PROXIES, Missing, program, version
 
 STANDARD = ["evenkeel", "haproxy", "nginx", "envoy", "floor", "direct"]
 QUICK = {"proxies": ["evenkeel", "haproxy"], "cases": [shape_name(*it) for it in SHAPES] + ["2000/s"], "reps": 1,
@@ -44,7 +44,7 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(prog="bench/proxy/run.sh", description=__doc__)
     parser.add_argument("--proxies", type=names_of(PROXIES), help=f"of {', '.join(PROXIES)}, separated by commas")
-    parser.add_argument("--cases", type=names_of(CASES), help=f"of {'; '.join(CASES)}, separated by semicolons")
+    parser.add_argument("--cases", type=names_of(CASES), help=f"of {', '.join(CASES)}, separated by commas")
     parser.add_argument("--reps", type=int, help="rounds (default: REPS or 3)")
     parser.add_argument("--seconds", type=float, help="of one measurement (default: 3)")
     parser.add_argument("--retries", type=int, default=0,
@@ -62,9 +62,9 @@ def parse():
 
 def names_of(known):
     def names(text):
-        asked = [name.strip() for name in text.split(";" if ";" in text or text in known else ",")]
+        asked = text.split(",")
         if unknown := [name for name in asked if name not in known]:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: known are {'; '.join(known)}")
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: known are {', '.join(known)}")
         return asked
 
     return names
@@ -142,5 +142,7 @@ def progress(row):
 if __name__ == "__main__":
     try:
         main()
+    except Missing as reason:
+        sys.exit(str(reason))
     except KeyboardInterrupt:
         sys.exit("interrupted")
