@@ -1,6 +1,7 @@
 """Where a proxy's time goes: `perf record` while h2load calls it; then the split, and the symbols that cost most."""
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
@@ -43,7 +44,9 @@ def profile(stage, options):
     print(f"CPU µs a call, with what perf adds: {user + system:.2f} = user {user:.2f} + system {system:.2f}\n")
     said = subprocess.run(["perf", "report", "--stdio", "--quiet", "--no-children", "--call-graph", "none", "--sort",
                            "dso,symbol", "--input", str(recorded)], capture_output=True, text=True, check=True).stdout
-    print("\n".join([line for line in said.splitlines() if line.strip()][:options.symbols]))
+    # Two columns are of no use without a call graph.
+    lines = [re.sub(r"\s+-\s+-\s*$", "", line) for line in said.splitlines() if line.strip()]
+    print("\n".join(lines[:options.symbols]))
     print(f"\nWith callers: perf report --no-children --input {recorded}")
 
 

@@ -89,7 +89,8 @@ def idle(name, _seconds):
             clients.stdin.flush()
             stage.line(clients, "called")
             called = stage.resident()
-    return measured.row | {"ok": IDLE, "failed": {}, "open": (opened - before) / IDLE, "called": (called - before) / IDLE}
+    return measured.row | {"ok": IDLE, "failed": {}, "open": (opened - before) / IDLE,
+                           "called": (called - before) / IDLE}
 
 
 def each(total, count):
@@ -110,7 +111,7 @@ CASES |= {f"{shape_name(*it)}+2workers": shape(*it, workers=2) for it in [(10, 1
 
 
 def takes_part(name, case):
-    """The floor can do small calls alone; and without a proxy there is none to have more backends, workers or clients."""
+    """The floor can do small calls alone; and without a proxy there is none to have more backends or workers."""
     if name == "floor":
         return case in {shape_name(*it) for it in SHAPES}
     if name == "direct":

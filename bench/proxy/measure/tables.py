@@ -8,6 +8,8 @@ from .machine import SPOILT
 
 OURS = "evenkeel"
 SHAPE_NAMES = [shape_name(*it) for it in SHAPES]
+# What other programs do not change.
+MEMORY = {"rss", "open", "called"}
 # By shape: our CPU time over that of HAProxy is to be at most this.
 GOALS = {"1x100": 0.25, "10x10": 0.40, "100x1": 0.65}
 
@@ -39,7 +41,9 @@ class Results:
         value = self.get(proxy, case, key)
         if value is None:
             return "–"
-        text = f"{value * scale:.{digits}f}" + self.doubt(proxy, case)
+        text = f"{value * scale:.{digits}f}"
+        if key not in MEMORY:
+            text += self.doubt(proxy, case)
         ours = self.get(OURS, case, key)
         return f"{text} ({value / ours:.2f})" if ratio and ours and proxy != OURS else text
 
@@ -116,7 +120,8 @@ def latency_cell(results, proxy, case, key):
 
 
 def payloads(results):
-    columns = [(f"{name} {unit}", name, key) for name, _, _ in PAYLOADS for unit, key in (("ns/byte", "ns"), ("MB/s", "speed"))]
+    units = [("ns/byte", "ns"), ("MB/s", "speed")]
+    columns = [(f"{name} {unit}", name, key) for name, _, _ in PAYLOADS for unit, key in units]
     results.table("CPU ns a byte of payload", columns,
                   lambda proxy, column: results.cell(proxy, column[1], column[2], 2 if column[2] == "ns" else 0,
                                                      ratio=column[2] == "ns"))
@@ -134,7 +139,8 @@ def memory(results):
 def scaling(results):
     cases = [case for case in dict.fromkeys(row["case"] for row in results.rows) if "+" in case]
     title = "CPU µs a call with many backends, and with two workers"
-    results.table(f"{title} (in parentheses: over the same proxy's usual figure)", cases, lambda proxy, case: scaling_cell(results, proxy, case))
+    results.table(f"{title} (in parentheses: over the same proxy's usual figure)", cases,
+                  lambda proxy, case: scaling_cell(results, proxy, case))
 
 
 def scaling_cell(results, proxy, case):

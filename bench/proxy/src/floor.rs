@@ -1,5 +1,5 @@
-//! A floor, and no proxy: it relays HTTP/2 frames between sockets and rewrites stream ids. Header blocks pass untouched,
-//! which is right only while neither side uses a dynamic table. There is no flow control, no limit, and no error
+//! A floor, and no proxy: it relays HTTP/2 frames between sockets and rewrites stream ids. Header blocks pass as they
+//! are, which is right only while neither side uses a dynamic table. There is no flow control, no limit, and no error
 //! handling: a connection that ends takes its calls with it. One thread, one epoll loop, one write a socket and turn.
 
 use std::{

@@ -93,7 +93,8 @@ async fn open(load: &Rc<Load>, mut due: UnboundedReceiver<Instant>) {
 fn pace(rate: f64, span: Duration) -> UnboundedReceiver<Instant> {
     let (sender, receiver) = unbounded_channel();
     thread::spawn(move || {
-        // Sleeps end as soon as they can: the kernel's usual slack is a quarter of a call's time. Without it they are late.
+        // Sleeps are to end as soon as they can: the kernel's usual slack is as long as a call takes. If it says no, calls
+        // are a little late, and their latency shows it.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let start = Instant::now();
         for number in 0_u32.. {
