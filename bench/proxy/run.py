@@ -134,7 +134,7 @@ def attempt(name, case, options):
 
 def progress(row):
     figures = [f"{key} {row[key]:.2f}" for key in ("us", "ns", "p50", "p99", "open", "called") if key in row]
-    doubts = [f"failed {row['failed']}"] if row["failed"] else []
+    doubts = [f"failed: {reason.splitlines()[0]} ({count})" for reason, count in row["failed"].items()]
     doubts += [f"others took {row['foreign']:.0%} of a core"] if row["foreign"] > machine.SPOILT else []
     return f"{row['rep'] + 1}. {row['proxy']} {row['case']}: {', '.join(figures + doubts)}"
 

@@ -25,6 +25,7 @@ class Measured:
         return self
 
     def __exit__(self, *_):
+        self.stage.must_run()
         self.cpu = self.stage.cpu() - self.before
         self.row = {"foreign": round(self.foreign.share(), 3), "rss": self.stage.resident()}
 

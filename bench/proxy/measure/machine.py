@@ -52,7 +52,10 @@ def cpu(pid):
 
 def clock(pid):
     """What clock_getcpuclockid(3) names, which Python lacks: all threads, also those that have ended."""
-    return time.clock_gettime((~pid << 3) | 2)
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:  # It has ended meanwhile.
+        return 0.0
 
 
 def split(pid):

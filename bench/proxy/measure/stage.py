@@ -96,15 +96,18 @@ class Stage:
         return RuntimeError(f"{self.name}: {what}" + (f"; it said:\n{said}" if said else ""))
 
     def line(self, child, expected, seconds=60):
-        """Waits until a child of ours prints this line."""
+        """Waits until one of our own programs prints this line."""
         if not select.select([child.stdout], [], [], seconds)[0] or child.stdout.readline().strip() != expected:
-            raise self.failure(f"{child.args[-1]} did not say {expected!r}")
+            raise self.failure(f"a program of the benchmark did not say {expected!r}")
+
+    def must_run(self):
+        if self.measured.poll() is not None:
+            raise self.failure(f"it ended with {self.measured.returncode}")
 
     def wait_until_it_listens(self, seconds=30):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if self.measured.poll() is not None:
-                raise self.failure(f"it ended with {self.measured.returncode}")
+            self.must_run()
             try:
                 socket.create_connection(self.address(), 1).close()
                 return
