@@ -21,6 +21,7 @@ install_python() {
 install_go() {
   cd go
   go build -o ../.cache/bin/ ./echo-backend ./echo-client ./echo-load github.com/grpc-ecosystem/grpc-health-probe
+  go build -o ../.cache/bin/ github.com/summerwind/h2spec/cmd/h2spec
   go build -o ../.cache/bin/grpc-go-client google.golang.org/grpc/interop/client
   go build -o ../.cache/bin/grpc-go-server google.golang.org/grpc/interop/server
   cd ..

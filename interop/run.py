@@ -6,14 +6,14 @@ import signal
 import sys
 
 from checks import (
-    balance, channelz, checkers, conformance, drain, envoy, faults, flow, network, probe, semantics)
+    balance, channelz, checkers, conformance, drain, envoy, faults, flow, h2spec, network, probe, semantics)
 from checks.peers import Peers
 from checks.report import Report
 
 SUITES = {
     "semantics": semantics, "flow": flow, "balance": balance, "faults": faults,
     "network": network, "drain": drain, "conformance": conformance, "probe": probe, "checkers": checkers,
-    "envoy": envoy, "channelz": channelz,
+    "envoy": envoy, "channelz": channelz, "h2spec": h2spec,
 }
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 
+from .certificates import Certificates
 from .conformance import server_at
 from .peers import BACKENDS, BIN, ECHO, INTEROP, PYTHON, Child, missing
 from .report import expect
@@ -166,7 +167,7 @@ def tls(both):
     if reason := missing("grpcio"):
         both.report.skip("as grpc-health-probe: TLS", reason)
         return
-    certificates = Certificates(both.peers.folder.name)
+    certificates = Certificates(both.peers.folder.name, "DNS:health.test")
     ca, cert, key = (f"{certificates.folder}/{name}" for name in ("ca.pem", "server.pem", "server.key"))
     server = both.peers.start(TlsServer(cert, key))
     strict = both.peers.start(TlsServer(cert, key, "--client-ca", ca))
@@ -187,22 +188,6 @@ class TlsServer(Child):
     def __init__(self, certificate, key, *options):
         super().__init__([PYTHON, INTEROP / "python/tls_health.py", "--certificate", certificate, "--key", key, *options])
         self.address = self.line_starting("listening on ")
-
-
-class Certificates:
-    """A CA, and certificates of it for `health.test` and for a client."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                     "-subj", "/CN=interop", "-keyout", "ca.key", "-out", "ca.pem")
-        for name, host in (("server", "health.test"), ("client", "client.test")):
-            self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{host}", "-addext", "basicConstraints=CA:FALSE",
-                         "-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", f"{name}.key", "-out", f"{name}.pem")
-
-    def openssl(self, *words):
-        subprocess.run(["openssl", *words], cwd=self.folder, check=True, capture_output=True)
 
 
 class Accepting:
