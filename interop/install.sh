@@ -33,6 +33,13 @@ install_node() {
   mark node node/package-lock.json
 }
 
+install_java() {
+  installed java java/pom.xml && return
+  rm -rf .cache/java
+  mvn --batch-mode --quiet --file java/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/.cache/java"
+  mark java java/pom.xml
+}
+
 # The network suite's tools. Only as root can it run, and only then are they installed.
 install_network() {
   command -v ip > /dev/null && command -v nsenter > /dev/null && return
@@ -48,3 +55,4 @@ install_python
 install_network
 if have go grpc-go; then install_go; fi
 if have npm Node; then install_node; fi
+if have javac Java && have mvn Java; then install_java; fi

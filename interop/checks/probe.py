@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 from .certificates import Certificates
-from .conformance import server_at
+from .interop_set import server_at
 from .peers import BACKENDS, BIN, ECHO, INTEROP, PYTHON, Child, missing
 from .report import expect
 
@@ -159,7 +159,7 @@ def foreign(both):
     both.agree("HTTP/1", f"-addr={Accepting(b'HTTP/1.1 400 Bad Request' + bytes([13, 10] * 2)).address}", "-connect-timeout=200ms",
                code=2)
     if not missing("grpc-go"):
-        address = f"127.0.0.1:{server_at(both.peers).port}"
+        address = server_at(both.peers).address
         both.agree("grpc-go without a health service", f"-addr={address}", code=3)
 
 
