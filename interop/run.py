@@ -7,7 +7,7 @@ import sys
 
 from checks import (
     balance, channelz, checkers, conformance, drain, envoy, faults, flow, h2spec,
-    interop_set, network, probe, semantics)
+    hostile, interop_set, network, probe, semantics)
 from checks.peers import Peers
 from checks.report import Report
 
@@ -15,6 +15,7 @@ SUITES = {
     "semantics": semantics, "flow": flow, "balance": balance, "faults": faults,
     "network": network, "drain": drain, "conformance": conformance, "probe": probe, "checkers": checkers,
     "envoy": envoy, "channelz": channelz, "h2spec": h2spec, "interop_set": interop_set,
+    "hostile": hostile,
 }
 
 
