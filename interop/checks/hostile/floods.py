@@ -1,8 +1,10 @@
 """Floods: frames that cost their sender little. The flooder is told off or held up, its neighbour notices nothing, and the proxy's
 memory stays."""
 
+import json
 import pathlib
 import struct
+import subprocess
 import threading
 import time
 
@@ -15,15 +17,18 @@ from .raw import (
 
 MEMORY = 20 << 20
 # The neighbour's load: calls a second, and how long it runs beside each flood.
-RATE, SECONDS = 200, 2.0
-# How long a flood presses on, which is within the load's time.
-PRESSING = 1.5
+RATE, SECONDS = 300, 1.5
+# How long a flood presses on, and how long what shall be stalled is held: both within the load's time.
+PRESSING, HELD = 1.2, 0.8
 # What the neighbour's p99 may be beyond twice what it is without a flood: the flooder itself takes a core of two.
 FLOOR = 0.025
+TRIES = 3
 CANCEL = struct.pack(">I", 8)
 # EchoRequest{message: "flood", delay_ms: 60000}: a call that would go on for a minute.
 LONG = message(b"\x0a\x05flood\x18\xe0\xd4\x03")
 GOOD = block(request())
+# The kinds of flood that are counted, and happen here.
+KINDS = ("rapid_resets", "glitches", "pings", "updates", "continuations", "header_bombs")
 
 
 def run(peers, report, front, backend):
@@ -33,6 +38,25 @@ def run(peers, report, front, backend):
         report.check(f"hostile: {flood.__doc__}", lambda: trial.under(lambda: flood(front)))
     report.check("hostile: what resets itself is cancelled at the backend", lambda: cancelled(front, backend))
     report.check("hostile: memory after all floods", trial.memory_at_last)
+    if counts(peers, front) is None:
+        report.skip("hostile: floods are counted", "this `evenkeel status` tells none")
+    else:
+        report.check("hostile: floods are counted", lambda: counted(peers, front))
+
+
+def counts(peers, front):
+    """How many connections the proxy has ended for each kind of flood, as `evenkeel status` tells it, or None."""
+    command = [peers.evenkeel, "status", "--json", "--control", front.control]
+    # It exits with 2 where something does not serve.
+    said = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
+    return json.loads(said)["proxies"][0].get("floods")
+
+
+def counted(peers, front):
+    told = counts(peers, front)
+    missed = [kind for kind in KINDS if not told.get(kind)]
+    expect(not missed, f"none of {', '.join(missed)} is counted in {told}")
+    return f"{told}"
 
 
 class Trial:
@@ -57,7 +81,17 @@ class Trial:
         return record.read(output)
 
     def under(self, flood):
-        """Runs the flood; what it says of itself, and every finding of the three: flooder, neighbour, memory."""
+        """Runs the flood; what it says of itself, and every finding of the three: flooder, neighbour, memory.
+
+        Where the neighbour is slower and nothing else is wrong, others on the machine may be to blame: it is tried again."""
+        for _ in range(TRIES):
+            wrong, late, evidence = self.once(flood)
+            if wrong or not late:
+                break
+        expect(not wrong and not late, "; ".join(wrong + late))
+        return evidence
+
+    def once(self, flood):
         said, before = [], self.front.resident()
         with Peak(self.front) as peak:
             calls = self.load(lambda: said.extend(findings(flood)))
@@ -65,13 +99,13 @@ class Trial:
         failed = [call for call in calls if call.code != "OK"]
         if failed:
             wrong.append(f"{len(failed)} of the neighbour's {len(calls)} calls failed, with {failed[0].code}")
-        if p99(calls) > 2 * self.p99 + FLOOR:
-            wrong.append(f"the neighbour's p99 was {p99(calls) * 1000:.0f} ms, and {self.p99 * 1000:.0f} without the flood")
         growth = peak.octets - before
         if growth > MEMORY:
             wrong.append(f"memory grew by {growth >> 20} MiB")
-        expect(not wrong, "; ".join(wrong))
-        return f"{evidence}; p99 {p99(calls) * 1000:.1f} ms, memory +{max(growth, 0) / (1 << 20):.1f} MiB"
+        took = p99(calls)
+        late = took > 2 * self.p99 + FLOOR
+        late = [f"the neighbour's p99 was {took * 1000:.0f} ms, and {self.p99 * 1000:.0f} without the flood"] if late else []
+        return wrong, late, f"{evidence}; p99 {took * 1000:.1f} ms, memory +{max(growth, 0) / (1 << 20):.1f} MiB"
 
     def memory_at_last(self):
         growth = self.front.resident() - self.resident
@@ -117,7 +151,8 @@ def told_off(front, made, most, batch=100, answers=None, settle=True, first=sett
     until = time.monotonic() + PRESSING
     told = pressed(front, made, most, batch, settle, first)
     expect(told.over(), f"no end of the connection within {most}")
-    expect(answers is None or told.goaway is None or told.goaway in answers, f"{told.end()}")
+    codes = [code for _, code in told.goaways]
+    expect(answers is None or not codes or codes[-1] in answers, f"{told.end()}")
     while time.monotonic() < until:
         pressed(front, made, most, batch, settle, first)
     return f"{told.end()} within {told.sent}"
@@ -243,15 +278,16 @@ def refused(answer):
 
 def table_abuse(front):
     """SETTINGS_HEADER_TABLE_SIZE of 4 GiB, and 24 MB of different fields in answers: the table is capped"""
-    with Connection(front.address, settings(s1=0xFFFFFFFF)) as connection:
+    with Connection(front.address, settings(s1=0xFFFFFFFF), decoding=False) as connection:
         answers = []
         for batch in range(30):
             for call in range(50):
                 fields = [*request(), (f"x-echo-{batch}-{call}", f"{batch:04}{call:04}" + "v" * 7992)]
                 answers.append(connection.answer(connection.call(fields, message())))
-            expect(connection.wait(lambda: connection.over() or all(a.over() for a in answers[-50:])), "no answers")
+            expect(connection.wait(lambda: connection.over() or all(answer.over() for answer in answers[-50:])), "no answers")
         expect(not connection.over(), f"{connection.end()}")
-        bad = [answer for answer in answers if answer.fields.get("grpc-status") != "0"]
+        # Each has its fields twice: before its message and after.
+        bad = [answer for answer in answers if answer.heads != 2]
         expect(not bad, f"{len(bad)} calls failed: {bad[:1]}")
         return f"{len(answers)} calls"
 
@@ -281,27 +317,29 @@ def trickled(front, octets):
         return f"{connection.end()} within {sent}"
 
 
-def held_up(front, octets, first=settings()):
-    """Sends 200,000 of these and never reads: the proxy stops reading, or ends the connection."""
-    with Connection(front.address, first, receive_buffer=4096) as connection:
+def held_up(front, octets):
+    """Sends 600,000 of these and never reads: the proxy stops reading, or ends the connection.
+
+    Of 200,000 the acknowledgements may all find room in the kernel's buffers, so that there would be nothing to see."""
+    with Connection(front.address, receive_buffer=4096) as connection:
         sent = 0
-        while sent < 200_000 and not connection.closed:
-            if not connection.send(octets * 1000, patience=0.3, reading=False):
+        while sent < 600_000 and not connection.closed:
+            if not connection.send(octets * 1000, patience=0.5, reading=False):
                 break
             sent += 1000
-        # What was read meanwhile says whether it was told.
-        connection.wait(lambda: connection.over(), 0.3)
-        expect(sent < 200_000 or connection.over(), "all 200,000 were taken, and no end of the connection")
-        return f"{'held up' if not connection.over() else connection.end()} after {sent}"
+        # Whether it was told off is to be read.
+        connection.wait(connection.over, 0.3)
+        expect(sent < 600_000 or connection.over(), "all 600,000 were taken, and no end of the connection")
+        return f"{connection.end() if connection.over() else 'held up'} after {sent}"
 
 
 def pings(front):
-    """PING, 200,000 times, and never read: held up or ended"""
+    """PING, 600,000 times, and never read: held up or ended"""
     return held_up(front, raw_frame(PING, 0, 0, bytes(8)))
 
 
 def settings_flood(front):
-    """SETTINGS, 200,000 times, and never read: held up or ended"""
+    """SETTINGS, 600,000 times, and never read: held up or ended"""
     return held_up(front, settings(s4=65535))
 
 
@@ -339,25 +377,25 @@ def never_reads(front):
 
 
 def stalled(front, first, reading):
-    # EchoRequest{payload: 64 KiB of zeros, repeat: 64}.
-    payload = 1 << 16
-    octets = message(b"\x12\x80\x80\x04" + bytes(payload) + b"\x20\x40")
+    # EchoRequest{payload: 500 zeros, repeat: 8192}: a hundred of them fit into the connection's first window.
+    asked = message(b"\x12\xf4\x03" + bytes(500) + b"\x20\x80\x40")
+    fields = request(p_path=f"/{ECHO}/ServerStream")
     with Connection(front.address, first, receive_buffer=None if reading else 4096) as connection:
         for _ in range(100):
             stream = connection.next_stream()
-            fields = block(request(p_path=f"/{ECHO}/ServerStream"))
-            parts = [octets[at:at + 16_384] for at in range(0, len(octets), 16_384)]
-            data = b"".join(raw_frame(DATA, 0, stream, part) for part in parts[:-1]) + raw_frame(DATA, END_STREAM, stream, parts[-1])
-            # The requests are more than the connection's first window: what does not go stays.
-            if not connection.send(head(stream, fields, end=False) + data, patience=0.2, reading=reading):
-                break
-        hold(connection)
-        return connection.end()
+            octets = head(stream, block(fields), end=False) + raw_frame(DATA, END_STREAM, stream, asked)
+            expect(connection.send(octets, reading=reading), "the requests were not taken")
+        hold(connection, reading)
+        got = sum(answer.heads for answer in connection.answers.values())
+        return f"{connection.end()}" + (f", {got} heads" if reading else "")
 
 
-def hold(connection):
+def hold(connection, reading=True):
     """Keeps the connection for a while as it is."""
-    connection.wait(lambda: False, 0.5)
+    if reading:
+        connection.wait(lambda: False, HELD)
+    else:
+        time.sleep(HELD)
 
 
 def cancelled(front, backend):

@@ -1,13 +1,17 @@
-"""Calls that break a rule each, and some that look as if they did: what the client is told, and what the backend gets."""
+"""Calls that break a rule each, and some that look as if they did: what the client is told, and what the backend gets. Then answers
+that are odd."""
 
 import collections
 
 import grpc
 
-from ..report import expect
-from .raw import PROTOCOL_ERROR, Connection, Recorder, message, request
+from ..report import Failed, expect
+from .raw import (
+    DATA, END_STREAM, ENHANCE_YOUR_CALM, NO_ERROR, PROTOCOL_ERROR, Connection, Recorder, block, head, message,
+    raw_frame, request)
 
 DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL = 4, 8, 13
+PADDED = 8
 # An `end` of False leaves the call open. What `passes` is true of has to reach the backend, and the rest must not.
 Case = collections.namedtuple("Case", "name fields judge passes data end", defaults=[False, message(), True])
 
@@ -90,7 +94,7 @@ def either(first, second):
     def judge(answer):
         try:
             first(answer)
-        except Exception:
+        except Failed:
             second(answer)
     return judge
 
@@ -112,6 +116,9 @@ def run(peers, report):
     proxy = peers.proxy([recorder], "--no-health-check")
     for number, case in enumerate(cases()):
         report.check(f"hostile: {case.name}", lambda: answered(proxy, recorder, case, number))
+    for name, path, judge, end in odd_answers():
+        report.check(f"hostile: a backend that {name}", lambda: answered_oddly(proxy, path, judge, end))
+    report.check("hostile: DATA with padding", lambda: padded(proxy))
     other = peers.proxy([recorder], "--no-health-check")
     report.check("hostile: a target of grpcio's with two addresses", lambda: two_addresses(proxy, other))
     recorder.close()
@@ -141,5 +148,49 @@ def answered(proxy, recorder, case, number):
 def two_addresses(first, second):
     """C-core names both in :authority."""
     with grpc.insecure_channel(f"ipv4:{first.address},{second.address}") as channel:
-        for _ in range(3):
-            channel.unary_unary("/hostile.Test/TwoAddresses")(b"", timeout=5)
+        try:
+            for _ in range(3):
+                channel.unary_unary("/hostile.Test/TwoAddresses")(b"", timeout=5)
+        except grpc.RpcError as error:
+            raise Failed(f"{error.code()}: {error.details()}") from None
+
+
+def odd_answers():
+    """What it does, the path that makes it do so, what the client must see, and whether its request has ended."""
+    yield "ends the answer and wants no more of the request", "Enough", complete, False
+    yield "says 103 before it answers", "Informed", ok, True
+    yield "pads its answer", "Padded", ok, True
+    yield "answers 503 in HTML", "NotGrpc", either(http(503), http(200, 14)), True
+    yield "resets the call after its head", "GivenUp", calmed, True
+
+
+def complete(answer):
+    expect(answer.reset in (None, NO_ERROR), f"{answer}")
+    expect((answer.fields.get("grpc-status"), answer.data) == ("0", message()), f"{answer} with {answer.data}")
+
+
+def calmed(answer):
+    """The backend's own code, or what gRPC makes of it: RESOURCE_EXHAUSTED."""
+    told = answer.reset == ENHANCE_YOUR_CALM or answer.fields.get("grpc-status") == str(RESOURCE_EXHAUSTED)
+    expect(told, f"{answer}")
+
+
+def answered_oddly(proxy, path, judge, end):
+    with Connection(proxy.address) as connection:
+        answer = connection.answer(connection.call(request(p_path=f"/hostile.Test/{path}"), message(), end))
+        connection.wait(lambda: answer.over() or connection.over())
+        expect(answer.over(), f"{answer}, {connection.end()}")
+        expect(connection.settle(), f"the connection's end: {connection.end()}")
+        judge(answer)
+        return f"{answer}"
+
+
+def padded(proxy):
+    with Connection(proxy.address) as connection:
+        stream = connection.next_stream()
+        payload = bytes([200]) + message() + bytes(200)
+        fields = request(p_path="/hostile.Test/PaddedRequest")
+        connection.send(head(stream, block(fields), end=False) + raw_frame(DATA, PADDED | END_STREAM, stream, payload))
+        answer = connection.answer(stream)
+        connection.wait(lambda: answer.over() or connection.over())
+        ok(answer)

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand: a client that may send whatever it likes, and a backend that tells what reached it."""
+"""HTTP/2 by hand: a client that may send whatever it likes, and a backend that tells what reached it and may answer oddly."""
 
 import contextlib
 import select
@@ -19,6 +19,7 @@ from ..peers import ECHO
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UNARY = f"/{ECHO}/Unary"
 NO_ERROR, PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 0, 1, 11
+NAMES = {NO_ERROR: "NO_ERROR", PROTOCOL_ERROR: "PROTOCOL_ERROR", ENHANCE_YOUR_CALM: "ENHANCE_YOUR_CALM"}
 # Frame types and flags.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
@@ -88,19 +89,19 @@ class Answer:
 
 
 class Connection:
-    """A client's connection on which anything can be sent. What comes back is kept by stream."""
+    """A client's connection on which anything can be sent. What comes back is kept by stream; `fields` only if decoding, which is
+    slow for large ones."""
 
-    def __init__(self, address, first=settings(), receive_buffer=None):
+    def __init__(self, address, first=settings(), receive_buffer=None, decoding=True):
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         host, port = address.rsplit(":", 1)
         self.socket.connect((host, int(port)))
         self.socket.setblocking(False)
-        self.decoder = hpack.Decoder(max_header_list_size=1 << 30)
-        self.decoder.max_allowed_table_size = 1 << 32
-        self.unread, self.head = b"", b""
-        self.answers, self.goaway, self.closed, self.pings = {}, None, False, 0
+        self.decoder = hpack.Decoder(max_header_list_size=1 << 30) if decoding else None
+        self.unread, self.head, self.owed = b"", b"", b""
+        self.answers, self.goaways, self.closed, self.pings = {}, [], False, 0
         self.stream = -1
         self.send(PREFACE + first)
 
@@ -111,7 +112,7 @@ class Connection:
         self.socket.close()
 
     def over(self):
-        return self.closed or self.goaway is not None
+        return self.closed or bool(self.goaways)
 
     def next_stream(self):
         self.stream += 2
@@ -122,6 +123,7 @@ class Connection:
 
     def send(self, octets, patience=5.0, reading=True):
         """Sends all, and reads what comes meanwhile. False if the peer closed, or took nothing for so many seconds."""
+        octets, self.owed = self.owed + octets, b""
         view, limit = memoryview(octets), time.monotonic() + patience
         while view and not self.closed:
             readable, writable, _ = select.select([self.socket] if reading else [], [self.socket], [], 0.1)
@@ -151,7 +153,9 @@ class Connection:
         """Reads until the condition holds, or the connection closes, or the time is up. Whether it holds."""
         limit = time.monotonic() + seconds
         while not (held := condition()) and not self.closed and (left := limit - time.monotonic()) > 0:
-            if select.select([self.socket], [], [], left)[0]:
+            if self.owed:
+                self.send(b"")
+            elif select.select([self.socket], [], [], left)[0]:
                 self.read()
         return bool(held or condition())
 
@@ -188,28 +192,29 @@ class Connection:
             if flags & END_HEADERS:
                 answer = self.answer(stream)
                 answer.heads += 1
-                answer.fields |= dict(self.decoder.decode(self.head))
+                answer.fields |= dict(self.decoder.decode(self.head)) if self.decoder else {}
                 self.head = b""
         elif kind == DATA:
             self.answer(stream).data += payload
         elif kind == RST_STREAM:
             self.answer(stream).reset = int.from_bytes(payload, "big")
         elif kind == GOAWAY:
-            self.goaway = int.from_bytes(payload[4:8], "big")
+            self.goaways.append((int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")))
         elif kind == PING and flags & ACK:
             self.pings += 1
+        elif kind == PING:
+            self.owed += raw_frame(PING, ACK, 0, payload)
         elif kind == SETTINGS and not flags & ACK:
-            # Not by send, which would read again.
-            with contextlib.suppress(OSError):
-                self.socket.send(raw_frame(SETTINGS, ACK, 0))
+            # It goes with what is sent next: what is being sent now may be half sent.
+            self.owed += raw_frame(SETTINGS, ACK, 0)
         if kind in (HEADERS, DATA) and flags & END_STREAM:
             self.answer(stream).ended = True
 
     def end(self):
-        if self.goaway is not None:
-            return "GOAWAY " + {NO_ERROR: "NO_ERROR", PROTOCOL_ERROR: "PROTOCOL_ERROR", ENHANCE_YOUR_CALM: "ENHANCE_YOUR_CALM"}.get(
-                self.goaway, str(self.goaway))
-        return "closed" if self.closed else "no answer"
+        if not self.goaways:
+            return "closed" if self.closed else "no answer"
+        code = self.goaways[-1][1]
+        return f"GOAWAY {NAMES.get(code, code)}"
 
 
 def head(stream, octets, end=True):
@@ -217,7 +222,7 @@ def head(stream, octets, end=True):
 
 
 class Recorder:
-    """A backend that answers every call with one empty message and OK, and keeps what it got, octet by octet."""
+    """A backend that keeps what it got, octet by octet. It answers calls with an empty message and OK, and some by their path."""
 
     def __init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -241,8 +246,8 @@ class Recorder:
         config = h2.config.H2Configuration(
             client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False)
         state = h2.connection.H2Connection(config)
+        state.local_settings.max_header_list_size = 1 << 20
         state.initiate_connection()
-        state.update_settings({h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 1 << 20})
         with contextlib.suppress(OSError, h2.exceptions.ProtocolError):
             connection.sendall(state.data_to_send())
             while octets := connection.recv(1 << 16):
@@ -252,10 +257,49 @@ class Recorder:
 
     def handle(self, state, event):
         if isinstance(event, h2.events.RequestReceived):
-            self.calls.append([tuple(field) for field in event.headers])
+            fields = [tuple(field) for field in event.headers]
+            self.calls.append(fields)
+            if early := EARLY_ANSWERS.get(dict(fields)[b":path"].decode()):
+                early(state, event.stream_id)
         elif isinstance(event, h2.events.DataReceived):
             state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamEnded):
-            state.send_headers(event.stream_id, [(":status", "200"), ("content-type", "application/grpc")])
-            state.send_data(event.stream_id, message())
-            state.send_headers(event.stream_id, [("grpc-status", "0")], end_stream=True)
+            with contextlib.suppress(h2.exceptions.ProtocolError):
+                good_answer(state, event.stream_id)
+
+
+def good_answer(state, stream):
+    state.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
+    state.send_data(stream, message())
+    state.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+
+def enough(state, stream):
+    """All of an answer, and that no more of the request is wanted."""
+    good_answer(state, stream)
+    state.reset_stream(stream, NO_ERROR)
+
+
+def informed(state, stream):
+    state.send_headers(stream, [(":status", "103"), ("link", "</x>")])
+
+
+def padded(state, stream):
+    state.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
+    state.send_data(stream, message(), pad_length=200)
+    state.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+
+def not_grpc(state, stream):
+    state.send_headers(stream, [(":status", "503"), ("content-type", "text/html")])
+    state.send_data(stream, b"<p>busy", end_stream=True)
+
+
+def given_up(state, stream):
+    state.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
+    state.reset_stream(stream, ENHANCE_YOUR_CALM)
+
+
+# What is answered to calls of these paths as soon as they begin.
+EARLY_ANSWERS = {f"/hostile.Test/{name}": answer for name, answer in {
+    "Enough": enough, "Informed": informed, "Padded": padded, "NotGrpc": not_grpc, "GivenUp": given_up}.items()}
