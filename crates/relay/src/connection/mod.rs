@@ -242,6 +242,11 @@ impl Connection {
         }
     }
 
+    /// The tags of the streams that are not over.
+    pub fn tags(&self) -> impl Iterator<Item = u32> {
+        self.streams.tags()
+    }
+
     /// How many streams are not over.
     pub fn open_streams(&self) -> usize {
         self.streams.len()

@@ -127,6 +127,11 @@ impl Streams {
         self.slots.get(key.slot as usize).filter(|stream| stream.id == key.id).map(|stream| stream.tag)
     }
 
+    /// The tags of all streams that are not over.
+    pub(super) fn tags(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().filter(|stream| stream.is_live).map(|stream| stream.tag)
+    }
+
     /// Adds a stream, of which nothing has come or gone.
     pub(super) fn insert(&mut self, id: u32, send_window: u32, receive_window: u32, opened: Time) -> StreamKey {
         let stream = Stream {

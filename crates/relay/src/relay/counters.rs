@@ -26,7 +26,7 @@ pub struct Counters {
 
 impl Counters {
     pub(crate) fn add(&mut self, connection: &connection::Counters) {
-        self.connections.add(connection);
+        self.connections += *connection;
     }
 
     /// Adds those of another relay.
@@ -39,6 +39,6 @@ impl Counters {
         self.cancelled += other.cancelled;
         self.timed_out += other.timed_out;
         self.connected += other.connected;
-        self.connections.add(&other.connections);
+        self.connections += other.connections;
     }
 }

@@ -30,7 +30,7 @@ const SHORT_LIVED: Duration = Duration::from_secs(1);
 
 impl<P: Placement> Relay<P> {
     /// There is a newer picker: connections follow its endpoints, and calls that waited for it are placed.
-    pub fn refresh(&mut self, now: Time) {
+    pub(super) fn follow_version(&mut self, now: Time) {
         let version = self.placement.version();
         if self.version == Some(version) {
             return;
@@ -108,7 +108,7 @@ impl<P: Placement> Relay<P> {
     }
 
     /// An attempt to connect has ended. `None` where nobody needs the socket any more, or there is none.
-    pub fn dialled(&mut self, now: Time, dial: DialId, outcome: Result<(), String>) -> Option<ConnKey> {
+    pub(super) fn take_dialled(&mut self, now: Time, dial: DialId, outcome: Result<(), String>) -> Option<ConnKey> {
         let id = self.take_dial(dial)?;
         match outcome {
             Ok(()) => {
@@ -323,7 +323,7 @@ impl<P: Placement> Relay<P> {
             late.extend(overdue.map(|(dial, _)| *dial));
         }
         for dial in late {
-            self.dialled(now, dial, Err(format!("no connection within {CONNECT_TIMEOUT:?}")));
+            self.take_dialled(now, dial, Err(format!("no connection within {CONNECT_TIMEOUT:?}")));
         }
         if self.endpoints.iter().any(|endpoint| !endpoint.dialling.is_empty()) {
             self.watch_from(now);

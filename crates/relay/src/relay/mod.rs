@@ -1,7 +1,7 @@
 //! The engine of one core: pairs the streams of clients with those of endpoints.
 //!
 //! A [`Relay`] owns its connections and its calls and shares nothing. It is driven: bytes and time come in by
-//! [`Relay::receive`], what is to be done comes out of [`Relay::poll_action`].
+//! [`Engine::receive`], what is to be done comes out of [`Engine::poll_action`].
 //!
 //! In the order of a call: `requests` takes it from its client, `attempts` places it by the [`Placement`] and sends it,
 //! `responses` brings back what the endpoint says, `ending` ends it, however it ends. Beside that, `endpoints` keeps the
@@ -31,7 +31,7 @@ pub use settings::Settings;
 
 use crate::{
     connection,
-    engine::{Action, Closed, ConnKey},
+    engine::{Action, Closed, ConnKey, DialId, Engine},
     fields::Fields,
     relay::{
         call::{CallIx, CallKey, Calls},
@@ -71,7 +71,7 @@ pub struct Relay<P: Placement> {
 }
 
 impl<P: Placement> Relay<P> {
-    /// A relay without connections. [`refresh`](Self::refresh) has it connect.
+    /// A relay without connections. [`refresh`](Engine::refresh) has it connect.
     pub fn new(settings: Settings, placement: P) -> Self {
         Self {
             client_settings: Rc::new(settings.clients.clone()),
@@ -92,98 +92,6 @@ impl<P: Placement> Relay<P> {
             is_draining: false,
             counters: Counters::default(),
         }
-    }
-
-    /// A client has connected.
-    pub fn accept(&mut self, now: Time) -> ConnKey {
-        let ix = self.conns.insert(now, &self.client_settings, Side::Client);
-        self.counters.clients_accepted += 1;
-        if self.is_draining {
-            self.conns.with(ix, |connection| connection.drain(now));
-        }
-        self.note_timeout(ix);
-        self.conns.key(ix)
-    }
-
-    /// Bytes have come in.
-    pub fn receive(&mut self, now: Time, conn: ConnKey, bytes: &[u8]) {
-        let Some(ix) = self.conns.find(conn) else { return };
-        if let Some(Side::Endpoint(line)) = self.conns.get_mut(ix).map(|conn| &mut conn.side) {
-            line.received(now);
-            self.receive_from_endpoint(now, ix, bytes);
-        } else {
-            self.receive_from_client(now, ix, bytes);
-        }
-        self.settle(now, ix);
-        self.serve_lines(now);
-    }
-
-    /// The connection's socket has come to its end; everything that came in before was given.
-    pub fn closed(&mut self, now: Time, conn: ConnKey, how: Closed) {
-        let Some(ix) = self.conns.find(conn) else { return };
-        match self.conns.get(ix).map(|conn| &conn.side) {
-            Some(Side::Client) => self.lose_client(now, ix),
-            Some(Side::Endpoint(_)) => self.lose_endpoint(now, ix, how),
-            None => {}
-        }
-        if let Some(gone) = self.conns.remove(ix) {
-            self.counters.add(gone.connection.counters());
-        }
-        self.serve_lines(now);
-    }
-
-    /// What is to be written to a connection.
-    pub fn output(&self, conn: ConnKey) -> &[u8] {
-        let ix = self.conns.find(conn);
-        ix.and_then(|ix| self.conns.get(ix)).map_or(&[], |conn| conn.connection.output())
-    }
-
-    /// So many bytes of it were written.
-    pub fn wrote(&mut self, now: Time, conn: ConnKey, bytes: usize) {
-        let Some(ix) = self.conns.find(conn) else { return };
-        let Some(conn) = self.conns.get_mut(ix) else { return };
-        conn.connection.consume(now, bytes);
-        self.settle(now, ix);
-        self.serve_lines(now);
-    }
-
-    /// What is to be done next.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        self.conns.poll_action()
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due at the latest.
-    pub fn next_timeout(&self) -> Option<Time> {
-        self.calls_at.into_iter().chain(self.conns_at).min()
-    }
-
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, now: Time) {
-        if self.calls_at.is_some_and(|at| at <= now) {
-            self.wake_calls(now);
-        }
-        if self.conns_at.is_some_and(|at| at <= now) {
-            self.watch(now);
-        }
-        self.serve_lines(now);
-    }
-
-    /// Says good-bye to every client: those that are there get no new calls placed once they have heard it, and running
-    /// calls finish.
-    pub fn drain(&mut self, now: Time) {
-        self.is_draining = true;
-        for ix in self.conns.all() {
-            if matches!(self.conns.get(ix).map(|conn| &conn.side), Some(Side::Client)) {
-                self.conns.with(ix, |connection| connection.drain(now));
-                self.note_timeout(ix);
-                self.settle(now, ix);
-            }
-        }
-    }
-
-    /// Whether it drains and no client is left.
-    pub fn is_idle(&self) -> bool {
-        self.is_draining && self.conns.clients() == 0
     }
 
     /// Calls that run now.
@@ -209,7 +117,105 @@ impl<P: Placement> Relay<P> {
         }
         counters
     }
+}
 
+impl<P: Placement> Engine for Relay<P> {
+    fn accept(&mut self, now: Time) -> ConnKey {
+        let ix = self.conns.insert(now, &self.client_settings, Side::Client);
+        self.counters.clients_accepted += 1;
+        if self.is_draining {
+            self.conns.with(ix, |connection| connection.drain(now));
+        }
+        self.note_timeout(ix);
+        self.conns.key(ix)
+    }
+
+    fn dialled(&mut self, now: Time, dial: DialId, outcome: Result<(), String>) -> Option<ConnKey> {
+        self.take_dialled(now, dial, outcome)
+    }
+
+    fn receive(&mut self, now: Time, conn: ConnKey, bytes: &[u8]) {
+        let Some(ix) = self.conns.find(conn) else { return };
+        if let Some(Side::Endpoint(line)) = self.conns.get_mut(ix).map(|conn| &mut conn.side) {
+            line.received(now);
+            self.receive_from_endpoint(now, ix, bytes);
+        } else {
+            self.receive_from_client(now, ix, bytes);
+        }
+        self.settle(now, ix);
+        self.serve_lines(now);
+    }
+
+    fn closed(&mut self, now: Time, conn: ConnKey, why: Closed) {
+        let Some(ix) = self.conns.find(conn) else { return };
+        // What we closed ourselves has been seen to.
+        if why != Closed::Done {
+            match self.conns.get(ix).map(|conn| &conn.side) {
+                Some(Side::Client) => self.lose_client(now, ix),
+                Some(Side::Endpoint(_)) => self.lose_endpoint(now, ix, why),
+                None => {}
+            }
+        }
+        if let Some(gone) = self.conns.remove(ix) {
+            self.counters.add(gone.connection.counters());
+        }
+        self.serve_lines(now);
+    }
+
+    fn output(&self, conn: ConnKey) -> &[u8] {
+        let ix = self.conns.find(conn);
+        ix.and_then(|ix| self.conns.get(ix)).map_or(&[], |conn| conn.connection.output())
+    }
+
+    fn wrote(&mut self, now: Time, conn: ConnKey, bytes: usize) {
+        let Some(ix) = self.conns.find(conn) else { return };
+        let Some(conn) = self.conns.get_mut(ix) else { return };
+        conn.connection.consume(now, bytes);
+        self.settle(now, ix);
+        self.serve_lines(now);
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.conns.poll_action()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.calls_at.into_iter().chain(self.conns_at).min()
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        if self.calls_at.is_some_and(|at| at <= now) {
+            self.wake_calls(now);
+        }
+        if self.conns_at.is_some_and(|at| at <= now) {
+            self.watch(now);
+        }
+        self.serve_lines(now);
+    }
+
+    fn refresh(&mut self, now: Time) {
+        self.follow_version(now);
+        self.serve_lines(now);
+    }
+
+    /// Says good-bye to every client: calls that run may finish, and new ones go elsewhere.
+    fn drain(&mut self, now: Time) {
+        self.is_draining = true;
+        for ix in self.conns.all() {
+            if matches!(self.conns.get(ix).map(|conn| &conn.side), Some(Side::Client)) {
+                self.conns.with(ix, |connection| connection.drain(now));
+                self.note_timeout(ix);
+                self.settle(now, ix);
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.conns.clients() == 0
+    }
+}
+
+impl<P: Placement> Relay<P> {
     /// Lets streams of this connection go on that were held up, and sees whether it has to go.
     fn settle(&mut self, now: Time, ix: ConnIx) {
         while let Some((stream, is_client)) = self.next_writable(ix) {

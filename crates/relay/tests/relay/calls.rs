@@ -1,0 +1,286 @@
+//! What becomes of calls while all is well.
+
+use std::time::Duration;
+
+use evenkeel_balance::Code;
+use evenkeel_relay::{connection::StreamKey, frame::ErrorCode, relay::Settings};
+
+use crate::world::{Heard, World};
+
+/// A message in gRPC's framing.
+fn message(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap();
+    [&[0], &length.to_be_bytes()[..], payload].concat()
+}
+
+fn value<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    fields.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+}
+
+/// The backend that a call has come to, and its stream there.
+fn arrived(world: &mut World) -> (u32, StreamKey, Vec<(String, String)>, bool) {
+    world.run();
+    let found = world.peers.values_mut().filter(|peer| peer.address.is_some()).find_map(|peer| {
+        let at = peer.heard.iter().position(|heard| matches!(heard, Heard::Head(..)))?;
+        let Heard::Head(stream, head, ends) = peer.heard.remove(at)? else { return None };
+        Some((peer.key.slot(), stream, head, ends))
+    });
+    found.expect("a call has come to a backend")
+}
+
+#[test]
+fn a_unary_call_goes_there_and_back() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    let stream = world.call_with(client, &[("host", "elsewhere"), ("x-id", "7")], false);
+    assert_eq!(world.peer(client).connection.send_data(stream, &message(b"ping"), true), 9);
+    let (backend, there, head, ends) = arrived(&mut world);
+    assert!(!ends);
+    assert_eq!(value(&head, ":path"), Some("/shop.Cart/Get"));
+    assert_eq!((value(&head, "host"), value(&head, "x-id")), (None, Some("7")), "the authority wins");
+    assert_eq!(world.heard(backend), Some(Heard::Data(there, message(b"ping"), true)));
+    world.peer(backend).respond(there, &message(b"pong"), "0");
+    let Some(Heard::Head(_, head, false)) = world.heard(client) else { panic!("no head") };
+    assert_eq!(value(&head, ":status"), Some("200"));
+    assert_eq!(world.heard(client), Some(Heard::Data(stream, message(b"pong"), false)));
+    let Some(Heard::Trailers(_, trailers)) = world.heard(client) else { panic!("no trailers") };
+    assert_eq!(value(&trailers, "grpc-status"), Some("0"));
+    world.assert_clean();
+    assert_eq!(world.balance.borrow().attempts, [Code::Ok]);
+}
+
+#[test]
+fn calls_of_one_connection_are_spread_over_the_backends() {
+    let mut world = World::new(3, "{}");
+    let client = world.client();
+    world.run();
+    let mut counts = [0; 3];
+    for _ in 0..30 {
+        world.call(client, true);
+        let (backend, there, ..) = arrived(&mut world);
+        let at = (0..3).find(|at| world.backends(*at).contains(&backend)).unwrap();
+        counts[usize::from(at)] += 1;
+        world.peer(backend).refuse(there, "0");
+        world.run();
+    }
+    assert_eq!(counts, [10; 3]);
+    world.assert_clean();
+}
+
+#[test]
+fn everything_arrives_byte_by_byte_too() {
+    let mut world = World::new(2, "{}");
+    world.chunk = 1;
+    let client = world.client();
+    world.run();
+    for size in [0, 1, 100, 40_000] {
+        let payload = message(&vec![b'x'; size]);
+        let stream = world.call(client, false);
+        let mut sent = 0;
+        while sent < payload.len() {
+            sent += world.peer(client).connection.send_data(stream, &payload[sent..], true);
+            world.run();
+        }
+        let (backend, there, ..) = arrived(&mut world);
+        let mut got = Vec::new();
+        while let Some(Heard::Data(_, data, _)) = world.heard(backend) {
+            got.extend(data);
+        }
+        assert_eq!(got.len(), payload.len());
+        assert!(got == payload);
+        world.peer(backend).respond(there, &message(b"ok"), "0");
+        world.run();
+        let last = world.peer(client).heard.drain(..).next_back();
+        assert!(matches!(last, Some(Heard::Trailers(..))), "{last:?}");
+    }
+    world.assert_clean();
+}
+
+#[test]
+fn what_is_no_call_is_answered_with_http() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    for (change, status) in [
+        ((":method", "GET"), "405"),
+        (("content-type", "text/html"), "415"),
+        (("grpc-timeout", "abc"), "400"),
+        ((":path", "shop.Cart/Get"), "400"),
+    ] {
+        world.call_with(client, &[change], true);
+        let Some(Heard::Head(_, head, _)) = world.heard(client) else { panic!("no head for {change:?}") };
+        assert_eq!(value(&head, ":status"), Some(status));
+        world.run();
+        world.peer(client).heard.clear();
+    }
+    assert_eq!(world.relay.counters().refused, 4);
+    world.assert_clean();
+}
+
+#[test]
+fn a_deadline_ends_a_call_here_and_at_its_backend() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    world.call_with(client, &[("grpc-timeout", "50m")], true);
+    let (backend, there, head, _) = arrived(&mut world);
+    assert_eq!(value(&head, "grpc-timeout"), Some("50m"));
+    world.pass(Duration::from_millis(49));
+    assert_eq!(world.heard(client), None);
+    world.pass(Duration::from_millis(2));
+    let Some(Heard::Head(_, head, true)) = world.heard(client) else { panic!("no status") };
+    assert_eq!(value(&head, "grpc-status"), Some("4"));
+    assert_eq!(world.heard(backend), Some(Heard::Reset(there, ErrorCode::CANCEL)));
+    world.assert_clean();
+    assert_eq!(world.balance.borrow().attempts, [Code::DeadlineExceeded]);
+}
+
+#[test]
+fn a_deadline_of_nothing_has_passed_already() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    world.call_with(client, &[("grpc-timeout", "0n")], true);
+    let Some(Heard::Head(_, head, true)) = world.heard(client) else { panic!("no status") };
+    assert_eq!(value(&head, "grpc-status"), Some("4"));
+    assert!(world.balance.borrow().attempts.is_empty(), "no backend is asked");
+    world.assert_clean();
+}
+
+#[test]
+fn a_client_that_cancels_cancels_at_the_backend_within_the_turn() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    let stream = world.call(client, false);
+    let (backend, there, ..) = arrived(&mut world);
+    world.peer(client).connection.reset(stream, ErrorCode::CANCEL);
+    assert_eq!(world.heard(backend), Some(Heard::Reset(there, ErrorCode::CANCEL)));
+    world.assert_clean();
+    assert_eq!(world.balance.borrow().ended[0].0, Code::Cancelled);
+}
+
+#[test]
+fn a_backends_reset_reaches_the_client_with_its_code() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    for code in [ErrorCode::INTERNAL_ERROR, ErrorCode::ENHANCE_YOUR_CALM, ErrorCode::CANCEL, ErrorCode(77)] {
+        for begun in [false, true] {
+            let stream = world.call(client, true);
+            let (backend, there, ..) = arrived(&mut world);
+            if begun {
+                world.peer(backend).respond_head(there);
+                world.run();
+                world.peer(client).heard.clear();
+            }
+            world.peer(backend).connection.reset(there, code);
+            assert_eq!(world.heard(client), Some(Heard::Reset(stream, code)));
+        }
+    }
+    world.assert_clean();
+}
+
+#[test]
+fn an_early_answer_stops_the_request_and_stands() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    let stream = world.call(client, false);
+    let (backend, there, ..) = arrived(&mut world);
+    world.peer(backend).respond(there, &message(b"enough"), "0");
+    world.run();
+    let heard: Vec<_> = world.peer(client).heard.drain(..).collect();
+    let [Heard::Head(..), Heard::Data(..), Heard::Trailers(..), Heard::Reset(reset, ErrorCode::NO_ERROR)] = &heard[..]
+    else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(*reset, stream);
+    assert_eq!(world.heard(backend), Some(Heard::Reset(there, ErrorCode::NO_ERROR)));
+    world.assert_clean();
+}
+
+#[test]
+fn a_slow_reader_holds_up_its_own_backend_stream_and_nobody_else() {
+    let mut world = World::new(1, "{}");
+    let (slow, quick) = (world.client(), world.client());
+    world.run();
+    world.peer(slow).releases = false;
+    world.call(slow, true);
+    let (backend, there, ..) = arrived(&mut world);
+    world.peer(backend).respond_head(there);
+    let payload = message(&vec![1; 8 << 20]);
+    let mut sent = 0;
+    loop {
+        let taken = world.peer(backend).connection.send_data(there, &payload[sent..], false);
+        sent += taken;
+        world.run();
+        if taken == 0 {
+            break;
+        }
+    }
+    assert!(sent < 1 << 20, "{sent} bytes were taken from the backend");
+    assert!(world.relay.held() <= sent);
+    for _ in 0..100 {
+        world.call(quick, true);
+        let (backend, there, ..) = arrived(&mut world);
+        world.peer(backend).respond(there, &message(&vec![2; 10_000]), "0");
+        world.run();
+        let last = world.peer(quick).heard.drain(..).next_back();
+        assert!(matches!(last, Some(Heard::Trailers(..))), "{last:?}");
+    }
+    // It reads on: everything comes.
+    let mut got = 0;
+    loop {
+        let heard: Vec<_> = world.peer(slow).heard.drain(..).collect();
+        let before = (got, sent);
+        for heard in heard {
+            if let Heard::Data(stream, data, _) = heard {
+                got += data.len();
+                world.peer(slow).connection.release(stream, data.len());
+            }
+        }
+        sent += world.peer(backend).connection.send_data(there, &payload[sent..], true);
+        world.run();
+        if (got, sent) == before && world.peer(slow).heard.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(got, payload.len());
+    world.assert_clean();
+}
+
+#[test]
+fn a_message_beyond_the_limit_ends_its_call_before_it_is_kept() {
+    let mut settings = Settings::default();
+    settings.max_message = 1_000;
+    let mut world = World::with(1, "{}", settings);
+    let client = world.client();
+    world.run();
+    let stream = world.call(client, false);
+    let (backend, there, ..) = arrived(&mut world);
+    world.peer(client).connection.send_data(stream, &[0, 0xFF, 0xFF, 0xFF, 0xFF], false);
+    let Some(Heard::Head(_, head, true)) = world.heard(client) else { panic!("no status") };
+    assert_eq!(value(&head, "grpc-status"), Some("8"));
+    assert_eq!(world.heard(backend), Some(Heard::Reset(there, ErrorCode::CANCEL)));
+    world.assert_clean();
+}
+
+#[test]
+fn calls_wait_where_nothing_is_connected_yet_and_are_placed_then() {
+    let mut world = World::new(0, "{}");
+    let client = world.client();
+    world.run();
+    let stream = world.call_with(client, &[("grpc-timeout", "10S")], false);
+    world.peer(client).connection.send_data(stream, &message(b"early"), true);
+    world.run();
+    // An empty list fails calls; one that is still to come does not.
+    world.peer(client).heard.clear();
+    world.resolve([crate::world::backend(0)].into_iter());
+    world.call(client, true);
+    let (backend, there, ..) = arrived(&mut world);
+    world.peer(backend).refuse(there, "0");
+    world.run();
+    world.assert_clean();
+}

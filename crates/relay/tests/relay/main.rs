@@ -1,0 +1,7 @@
+//! A relay between simulated clients and backends.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod calls;
+mod faults;
+mod world;
