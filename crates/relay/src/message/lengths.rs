@@ -55,6 +55,11 @@ impl Lengths {
         Ok(())
     }
 
+    /// Whether what has come ends with a message.
+    pub fn is_whole(&self) -> bool {
+        self.left == 0 && self.have == 0
+    }
+
     /// How many messages have begun.
     pub fn messages(&self) -> u64 {
         self.messages
@@ -73,6 +78,7 @@ mod tests {
             for part in stream.chunks(size) {
                 assert_eq!(lengths.follow(part, 3), Ok(()));
             }
+            assert!(lengths.is_whole());
             assert_eq!(lengths.messages(), 3, "in pieces of {size}");
         }
     }

@@ -11,6 +11,9 @@ use crate::{
     relay::{Placement, Relay, call::CallIx, conns::ConnIx},
 };
 
+/// So many bytes of a message are sent on before the rest has come.
+const WORTH_SENDING: u64 = 1024;
+
 impl<P: Placement> Relay<P> {
     pub(super) fn receive_from_client(&mut self, now: Time, ix: ConnIx, bytes: &[u8]) {
         let mut input = bytes;
@@ -109,29 +112,37 @@ impl<P: Placement> Relay<P> {
             self.counters.too_long += 1;
             return self.give_up(now, ix, Status::new(Code::ResourceExhausted, format!("request: {too_long}")));
         }
-        let rest = self.send_straight(ix, data);
-        self.keep_request(now, ix, data, rest);
-        // Hedges each have their own place in the request.
-        if self.calls[ix].attempts.len() > 1 {
+        let is_worth_it = self.is_worth_sending(ix, data.len());
+        let rest = if is_worth_it { self.send_straight(ix, data) } else { None };
+        self.keep_request(now, ix, data, rest.unwrap_or(data.len()));
+        if is_worth_it && rest.is_none() {
             for attempt in 0..self.calls[ix].attempts.len() {
                 self.send_request(ix, attempt);
             }
         }
     }
 
+    /// Whether what there is of the request, with so many bytes more, should go on to its endpoint: a server can do nothing
+    /// with a part of a message, and one that gets many small ones takes it for an attack, on a connection that others use.
+    fn is_worth_sending(&self, ix: CallIx, more: usize) -> bool {
+        let call = &self.calls[ix];
+        let sent = call.attempts.first().map_or(0, |attempt| attempt.sent);
+        call.request_ended || call.request_lengths.is_whole() || call.request.end() - sent + more as u64 >= WORTH_SENDING
+    }
+
     /// Sends `data` to the one attempt there is, if nothing has to go before it. Returns how much of it that leaves.
-    fn send_straight(&mut self, ix: CallIx, data: &[u8]) -> usize {
+    fn send_straight(&mut self, ix: CallIx, data: &[u8]) -> Option<usize> {
         let call = &mut self.calls[ix];
         let (end, ends) = (call.request.end(), call.request_ended);
-        let [attempt] = call.attempts.as_mut_slice() else { return data.len() };
+        let [attempt] = call.attempts.as_mut_slice() else { return None };
         if attempt.sent != end {
-            return data.len();
+            return None;
         }
         let stream = attempt.stream;
         let taken = self.conns.with(attempt.conn, |connection| connection.send_data(stream, data, ends)).unwrap_or(0);
         attempt.sent += taken as u64;
         attempt.is_sent = ends && taken == data.len();
-        data.len() - taken
+        Some(data.len() - taken)
     }
 
     /// Keeps of `data` what another attempt may need, or the last `rest` bytes, which have not gone anywhere.
