@@ -1,12 +1,18 @@
 //! A gRPC proxy: each call of each client connection is placed by Evenkeel's channel on its own.
 //!
-//! In the order of a call: `listener` accepts the connection, `server` speaks HTTP/2 with the client, `relay` hands
-//! each call to the [`Channel`](evenkeel_channel::Channel) and its response back. Nothing is buffered whole: a side
-//! that reads slowly slows the side that sends.
+//! The channel decides: it knows the endpoints, connects to each once, checks their health, and publishes pickers. Threads of
+//! the proxy carry the calls, one a core and each with all it needs: its listener, its clients, and its own connections to
+//! the endpoints. Each runs a [relay engine](evenkeel_relay) and places calls by the channel's newest picker.
+//!
+//! In the order of a call: `proxy` listens and starts the workers, the engine reads the call, `placement` chooses its
+//! endpoint and hears how it ended. Beside that, `control` dials endpoints for the workers and tells them of new pickers.
 
-mod listener;
-mod relay;
-mod server;
+mod control;
+mod figures;
+mod placement;
+mod proxy;
+mod settings;
 
-pub use listener::Proxy;
-pub use server::Settings;
+pub use figures::{Figures, Monitor};
+pub use proxy::Proxy;
+pub use settings::Settings;

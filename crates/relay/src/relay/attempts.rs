@@ -155,7 +155,16 @@ impl<P: Placement> Relay<P> {
             call.avoided.push(id);
         }
         let (sent, received) = (0, 0);
-        call.attempts.push(Attempt { ticket, conn, stream, started: now, sent, is_sent: ends, received, head_code: None });
+        call.attempts.push(Attempt {
+            ticket,
+            conn,
+            stream,
+            started: now,
+            sent,
+            is_sent: ends,
+            received,
+            head_code: None,
+        });
         let attempt = call.attempts.len() - 1;
         self.watch_from(now);
         self.send_request(ix, attempt);
@@ -169,7 +178,9 @@ impl<P: Placement> Relay<P> {
         let has_authority = call.head.iter().any(|field| field.name == b":authority");
         for field in call.head.iter() {
             match field.name {
-                b":scheme" => own.push(Field::new(b":scheme", if self.settings.is_secure { b"https" } else { b"http" })),
+                b":scheme" => {
+                    own.push(Field::new(b":scheme", if self.settings.is_secure { b"https" } else { b"http" }))
+                }
                 // The authority is what counts, and the only one that goes on (gRFC A41).
                 b"host" if has_authority => {}
                 b"grpc-timeout" if now > call.started => {
@@ -296,14 +307,7 @@ impl<P: Placement> Relay<P> {
 
     /// What becomes of a call whose attempt has failed before anything of it reached the client: it goes out again without
     /// a trace where no server has processed it, is retried as the service config says, or fails.
-    fn after_failure(
-        &mut self,
-        now: Time,
-        ix: CallIx,
-        on: Option<SubchannelId>,
-        failed: &Failed,
-        pushback: Pushback,
-    ) {
+    fn after_failure(&mut self, now: Time, ix: CallIx, on: Option<SubchannelId>, failed: &Failed, pushback: Pushback) {
         let call = &mut self.calls[ix];
         if let Some(id) = on {
             call.avoided.push(id);

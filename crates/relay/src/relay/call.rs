@@ -106,7 +106,14 @@ impl<M> Default for Calls<M> {
 
 impl<M> Calls<M> {
     /// A new call. Its head is what `head` has; `head` gets an empty list's memory in return.
-    pub(crate) fn begin(&mut self, now: Time, client: ConnIx, stream: StreamKey, head: &mut Fields, method: M) -> CallIx {
+    pub(crate) fn begin(
+        &mut self,
+        now: Time,
+        client: ConnIx,
+        stream: StreamKey,
+        head: &mut Fields,
+        method: M,
+    ) -> CallIx {
         let ix = match self.vacant.pop() {
             Some(ix) => ix,
             None => self.grow(client, stream),

@@ -218,7 +218,9 @@ impl<P: Placement> Relay<P> {
         self.replace(now, ix, id, why, loss);
         let status = Status::new(Code::Unavailable, format!("{peer}: {why}"));
         for call in lost {
-            let Some(attempt) = self.calls[call].attempts.iter().position(|attempt| attempt.conn == ix) else { continue };
+            let Some(attempt) = self.calls[call].attempts.iter().position(|attempt| attempt.conn == ix) else {
+                continue;
+            };
             let stream = self.calls[call].attempts[attempt].stream;
             let was_written = self.conns.get(ix).is_some_and(|conn| conn.connection.is_written(stream));
             let how = if was_written { How::Lost } else { How::Unprocessed { was_written } };

@@ -127,7 +127,9 @@ impl<P: Placement> Relay<P> {
     fn is_worth_sending(&self, ix: CallIx, more: usize) -> bool {
         let call = &self.calls[ix];
         let sent = call.attempts.first().map_or(0, |attempt| attempt.sent);
-        call.request_ended || call.request_lengths.is_whole() || call.request.end() - sent + more as u64 >= WORTH_SENDING
+        call.request_ended
+            || call.request_lengths.is_whole()
+            || call.request.end() - sent + more as u64 >= WORTH_SENDING
     }
 
     /// Sends `data` to the one attempt there is, if nothing has to go before it. Returns how much of it that leaves.
@@ -187,7 +189,11 @@ impl<P: Placement> Relay<P> {
     pub(super) fn check_held(&mut self, now: Time, ix: CallIx) {
         if self.held > self.settings.max_held && self.calls[ix].method.is_some() {
             self.counters.held_too_much += 1;
-            self.give_up(now, ix, Status::new(Code::ResourceExhausted, "the proxy keeps too much payload for slow peers"));
+            self.give_up(
+                now,
+                ix,
+                Status::new(Code::ResourceExhausted, "the proxy keeps too much payload for slow peers"),
+            );
         }
     }
 

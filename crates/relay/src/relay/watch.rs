@@ -32,7 +32,11 @@ pub(crate) enum Watched {
 }
 
 impl Line {
-    pub(crate) fn new(now: Time, id: ConnectionId, (progress, keepalive): (ProgressSettings, KeepaliveSettings)) -> Self {
+    pub(crate) fn new(
+        now: Time,
+        id: ConnectionId,
+        (progress, keepalive): (ProgressSettings, KeepaliveSettings),
+    ) -> Self {
         Self {
             id,
             since: now,

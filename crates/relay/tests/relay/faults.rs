@@ -212,7 +212,11 @@ fn a_client_that_goes_takes_its_calls_with_it() {
     assert_eq!(running.len(), 7);
     world.kill(client);
     world.run();
-    let resets: usize = world.peers.values().map(|peer| peer.heard.iter().filter(|heard| matches!(heard, Heard::Reset(_, ErrorCode::CANCEL))).count()).sum();
+    let resets: usize = world
+        .peers
+        .values()
+        .map(|peer| peer.heard.iter().filter(|heard| matches!(heard, Heard::Reset(_, ErrorCode::CANCEL))).count())
+        .sum();
     assert_eq!((resets, world.relay.running()), (6, 1));
 }
 

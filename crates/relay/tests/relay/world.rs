@@ -10,9 +10,9 @@ use std::{
 };
 
 use evenkeel_balance::{
-    Action as Errand, Address, Balancer, Code, ConnectionId, ConnectionSettings, Endpoint, Entropy, HedgingPolicy, Input,
-    KeepaliveSettings, LbConfig, Load, LoadReport, MethodConfig, Pick, PickArgs, Policies, ProgressSettings, RetryThrottle,
-    ServiceConfig, Status, Time, Update,
+    Action as Errand, Address, Balancer, Code, ConnectionId, ConnectionSettings, Endpoint, Entropy, HedgingPolicy,
+    Input, KeepaliveSettings, LbConfig, Load, LoadReport, MethodConfig, Pick, PickArgs, Policies, ProgressSettings,
+    RetryThrottle, ServiceConfig, Status, Time, Update,
 };
 use evenkeel_relay::{
     connection::{self, Connection, Event, Role, StreamKey},
@@ -207,7 +207,9 @@ impl World {
     /// From the relay to the peer.
     fn deliver(&mut self, key: ConnKey) {
         loop {
-            let Some(peer) = self.peers.get_mut(&key.slot()).filter(|peer| peer.key == key && !peer.hangs) else { return };
+            let Some(peer) = self.peers.get_mut(&key.slot()).filter(|peer| peer.key == key && !peer.hangs) else {
+                return;
+            };
             let output = self.relay.output(key);
             let output = output[..output.len().min(self.chunk)].to_vec();
             if output.is_empty() {

@@ -1,0 +1,148 @@
+use std::{fmt, io, net::SocketAddr, thread::JoinHandle, time::Duration};
+
+use evenkeel_channel::{Channel, balance::Address};
+use evenkeel_relay::{
+    driver::{Listener, Worker},
+    engine::DialId,
+    relay::Relay,
+};
+use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
+
+use crate::{
+    Monitor, Settings,
+    control::{self, Dial, WorkerHandle},
+    placement::Placing,
+};
+
+/// A proxy that listens.
+pub struct Proxy {
+    workers: Vec<Prepared>,
+    address: SocketAddr,
+    channel: Channel,
+    settings: Settings,
+}
+
+/// A worker that has not started.
+struct Prepared {
+    worker: Worker<Relay<Placing>>,
+    handle: WorkerHandle,
+    dials: UnboundedReceiver<Dial>,
+}
+
+impl Proxy {
+    /// Listens on `address`, port 0 for any free one, and will place the calls that come in on `channel`.
+    ///
+    /// # Errors
+    ///
+    /// Where the address cannot be listened on: in use, not this machine's, or not permitted. Where there are no file
+    /// descriptors left for the workers.
+    pub async fn bind(address: SocketAddr, channel: Channel, settings: Settings) -> io::Result<Self> {
+        // Workers share the address among themselves, and so might another proxy by mistake: it is to be told.
+        drop(std::net::TcpListener::bind(address)?);
+        let listeners = Listener::bind(address, settings.workers, settings.tls.as_ref())?;
+        let address = listeners.first().map_or(address, Listener::local_addr);
+        let mut driver = settings.driver.clone();
+        driver.epoch = channel.placer().epoch();
+        let workers = listeners.into_iter().map(|listener| Prepared::new(listener, driver.clone()));
+        let workers = workers.collect::<io::Result<_>>()?;
+        // The first call should not have to wait for the first connection.
+        channel.connect();
+        Ok(Self { workers, address, channel, settings })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells what its workers do.
+    pub fn monitor(&self) -> Monitor {
+        Monitor { workers: self.workers.iter().map(|prepared| prepared.handle.clone()).collect() }
+    }
+
+    /// Serves until `shutdown` is done, then drains: no new connections, GOAWAY on those there are, and running calls
+    /// may end within [`Settings::drain_timeout`]. Returns whether all of them did.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
+        let monitor = self.monitor();
+        let (mut threads, mut controls) = (Vec::new(), JoinSet::new());
+        for (number, prepared) in self.workers.into_iter().enumerate() {
+            controls.spawn(control::serve(self.channel.clone(), prepared.handle.clone(), prepared.dials));
+            match start(number, prepared.worker, &self.channel, &self.settings) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    tracing::error!(target: "evenkeel::proxy", %error, "a worker cannot be started");
+                    return false;
+                }
+            }
+        }
+        drop(self.channel);
+        shutdown.await;
+        drain(&monitor, threads, self.settings.drain_timeout).await
+    }
+}
+
+impl Prepared {
+    fn new(listener: Listener, settings: evenkeel_relay::driver::Settings) -> io::Result<Self> {
+        let (mut ask, dials) = control::dials();
+        let host = move |id: DialId, _, address: &Address| ask(id, address);
+        let (worker, handle) = Worker::new(vec![listener], host, settings)?;
+        Ok(Self { worker, handle, dials })
+    }
+}
+
+type Thread = JoinHandle<io::Result<()>>;
+
+fn start(number: usize, worker: Worker<Relay<Placing>>, channel: &Channel, settings: &Settings) -> io::Result<Thread> {
+    let (channel, mut settings) = (channel.clone(), settings.relay.clone());
+    worker.spawn(number, move || {
+        // Made here, so that it has this thread's lane.
+        let placer = channel.placer();
+        settings.is_secure = placer.scheme() == "https";
+        Relay::new(settings, Placing(placer))
+    })
+}
+
+/// Has the workers take no more calls, and waits for the end of those that run, at most for `timeout`.
+async fn drain(monitor: &Monitor, threads: Vec<Thread>, timeout: Duration) -> bool {
+    let connections = monitor.figures().await.clients;
+    tracing::info!(target: "evenkeel::proxy", connections, ?timeout, "draining");
+    monitor.workers.iter().for_each(WorkerHandle::drain);
+    let mut ends = JoinSet::new();
+    for thread in threads {
+        ends.spawn_blocking(move || thread.join());
+    }
+    let mut all_well = true;
+    let ended = tokio::time::timeout(timeout, wait(&mut ends, &mut all_well)).await.is_ok();
+    if !ended {
+        let left = monitor.figures().await.clients;
+        tracing::warn!(target: "evenkeel::proxy", connections = left, "calls were cut off at the drain time-out");
+        monitor.workers.iter().for_each(WorkerHandle::stop);
+        wait(&mut ends, &mut all_well).await;
+    }
+    ended && all_well
+}
+
+async fn wait(ends: &mut JoinSet<std::thread::Result<io::Result<()>>>, all_well: &mut bool) {
+    while let Some(end) = ends.join_next().await {
+        match end {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => {
+                tracing::error!(target: "evenkeel::proxy", %error, "a worker has failed");
+                *all_well = false;
+            }
+            _ => {
+                tracing::error!(target: "evenkeel::proxy", "a worker has panicked");
+                *all_well = false;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("address", &self.address)
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}
