@@ -24,7 +24,7 @@ pub struct Counters {
     pub pings: u64,
     /// SETTINGS frames but acknowledgements.
     pub settings: u64,
-    /// WINDOW_UPDATE, PRIORITY and unknown frames.
+    /// `WINDOW_UPDATE`, PRIORITY and unknown frames.
     pub updates: u64,
     /// DATA frames of no or one byte that ended nothing.
     pub empty_data: u64,
@@ -50,7 +50,7 @@ pub struct Floods {
     pub empty_data: u64,
     /// PING, SETTINGS and GOAWAY frames.
     pub pings: u64,
-    /// WINDOW_UPDATE, PRIORITY and unknown frames.
+    /// `WINDOW_UPDATE`, PRIORITY and unknown frames.
     pub updates: u64,
     /// Header blocks in too many pieces, or too large even while compressed.
     pub continuations: u64,

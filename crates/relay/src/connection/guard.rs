@@ -140,7 +140,7 @@ impl Guard {
         self.pings.charge(now, limits.pings).then_some(()).ok_or(Flood::Pings)
     }
 
-    /// A WINDOW_UPDATE, PRIORITY or unknown frame has come.
+    /// A `WINDOW_UPDATE`, PRIORITY or unknown frame has come.
     #[inline]
     pub(super) fn update(&mut self, now: Time, limits: &FloodLimits, counters: &mut Counters) -> Result<(), Flood> {
         counters.updates += 1;

@@ -112,16 +112,12 @@ impl Input {
             *input = rest;
             return Ok(Taken::Data(header));
         }
-        match rest.split_at_checked(header.length as usize) {
-            Some((payload, rest)) => {
-                *input = rest;
-                Ok(Taken::Frame(header, payload))
-            }
-            None => {
-                self.keep(input, input.len());
-                Ok(Taken::Nothing)
-            }
-        }
+        let Some((payload, rest)) = rest.split_at_checked(header.length as usize) else {
+            self.keep(input, input.len());
+            return Ok(Taken::Nothing);
+        };
+        *input = rest;
+        Ok(Taken::Frame(header, payload))
     }
 
     fn take_kept<'i, E>(

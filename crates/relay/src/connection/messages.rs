@@ -1,5 +1,7 @@
 //! Frames that carry messages: HEADERS and CONTINUATION, and DATA.
 
+#![allow(clippy::cast_possible_truncation, reason = "pieces are no longer than the frame they are of")]
+
 use evenkeel_balance::Time;
 
 use super::{

@@ -18,7 +18,7 @@
 //!
 //! In the words of RFC 9113, 5.1: both `Open` is *open*, sending `Ended` is *half-closed (local)*, receiving `Ended` is
 //! *half-closed (remote)*. Idle and closed streams have no state: the ids tell them apart, with a memory of the resets
-//! that we have sent lately (`streams.rs`).
+//! that we have sent lately (`ids.rs`).
 //!
 //! # Where things are
 //!
@@ -37,6 +37,7 @@ mod fault;
 mod goodbye;
 mod guard;
 mod heads;
+mod ids;
 mod input;
 mod messages;
 mod output;
@@ -58,10 +59,11 @@ use self::{
     fault::Fault,
     goodbye::Goodbye,
     guard::Guard,
+    ids::Resets,
     input::Input,
     output::Output,
     settings::PeerSettings,
-    streams::{Resets, Streams},
+    streams::Streams,
     windows::{ReceiveWindow, SendWindow},
 };
 use crate::{
@@ -121,7 +123,7 @@ pub enum Event<'i> {
         tag: u32,
         /// Why.
         code: ErrorCode,
-        /// Whether it was the peer that ended it. If not, RST_STREAM is on its way.
+        /// Whether it was the peer that ended it. If not, `RST_STREAM` is on its way.
         by_peer: bool,
         /// Whether the peer may have done anything for it; if not, it can be tried elsewhere without harm.
         processed: bool,
@@ -310,5 +312,15 @@ impl fmt::Debug for Connection {
             .field("goodbye", &self.goodbye)
             .field("counters", &self.counters)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 1024, "{}", size_of::<Connection>());
     }
 }

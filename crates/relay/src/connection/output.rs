@@ -1,5 +1,7 @@
 //! What is to be written: a buffer that frames are appended to and bytes are consumed from.
 
+#![allow(clippy::cast_possible_truncation, reason = "payloads are cut to the peer's frame size, of 24 bits")]
+
 use crate::frame::{ErrorCode, FrameHeader, HEADER, flag, kind};
 
 /// Frames on their way to the peer.
@@ -178,7 +180,7 @@ mod tests {
         let mut output = Output::default();
         output.buffer().extend_from_slice(&[1; 100]);
         let position = output.position();
-        output.buffer().extend_from_slice(&[2; 100_000]);
+        output.buffer().extend_from_slice(&vec![2; 100_000]);
         output.consume(100);
         assert!(!output.is_written(position));
         output.consume(90_000);

@@ -139,7 +139,7 @@ impl Connection {
 
     /// What stands behind an id. Ids of the server are never in use, as nothing is pushed.
     pub(super) fn place(&self, id: u32) -> Result<Place, Fault> {
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(Fault::protocol("a frame for a stream that only a server could have opened"));
         }
         if let Some(stream) = self.streams.find(id) {

@@ -110,7 +110,7 @@ impl Connection {
         if may_write && !self.goodbye.is_closed() { self.streams.pop_ready() } else { None }
     }
 
-    /// Ends a stream by RST_STREAM. What the peer has sent on it before it hears of that is ignored.
+    /// Ends a stream by `RST_STREAM`. What the peer has sent on it before it hears of that is ignored.
     pub fn reset(&mut self, stream: StreamKey, code: ErrorCode) {
         if !self.goodbye.is_closed() && self.streams.remove(stream).is_some() {
             output::write_reset(stream.id(), code, self.output.buffer());

@@ -92,12 +92,12 @@ pub struct FloodLimits {
     /// PING, SETTINGS and GOAWAY frames (CVE-2019-9512, CVE-2019-9515). Each head and each DATA frame gives one back,
     /// either way. Default 1000, 100 a second.
     pub pings: Allowance,
-    /// WINDOW_UPDATE, PRIORITY and unknown frames (CVE-2019-9513). Each head and each DATA frame gives 20 back, either
+    /// `WINDOW_UPDATE`, PRIORITY and unknown frames (CVE-2019-9513). Each head and each DATA frame gives 20 back, either
     /// way, and one more for each 256 bytes that we send. Default 4000, 1000 a second.
     pub updates: Allowance,
     /// CONTINUATION frames of one header block (VU#421644). Default 16.
     pub continuations: u32,
-    /// Replies to the peer's frames (acknowledgements, RST_STREAM) that wait unread. Default 1000.
+    /// Replies to the peer's frames (acknowledgements, `RST_STREAM`) that wait unread. Default 1000.
     pub unread_replies: u32,
 }
 
@@ -123,11 +123,11 @@ impl Settings {
 
     /// What a peer may send on all streams: never less than it starts with.
     pub(super) fn connection_window(&self) -> u32 {
-        self.connection_window.clamp(DEFAULT_WINDOW, MAX_WINDOW as u32)
+        self.connection_window.clamp(DEFAULT_WINDOW, LARGEST_WINDOW)
     }
 
     pub(super) fn stream_window(&self) -> u32 {
-        self.stream_window.min(MAX_WINDOW as u32)
+        self.stream_window.min(LARGEST_WINDOW)
     }
 
     /// Appends our SETTINGS frame.
@@ -143,14 +143,18 @@ impl Settings {
             (setting::MAX_HEADER_LIST_SIZE, self.max_header_list, u32::MAX),
         ];
         let told = entries.iter().filter(|(_, value, default)| value != default);
-        let length = told.clone().count() as u32 * ENTRY as u32;
-        FrameHeader { length, kind: kind::SETTINGS, flags: 0, stream: 0 }.write(out);
+        let mut header = FrameHeader { length: 0, kind: kind::SETTINGS, flags: 0, stream: 0 };
+        told.clone().for_each(|_| header.length += 6);
+        header.write(out);
         for (id, value, _) in told {
             out.extend_from_slice(&id.to_be_bytes());
             out.extend_from_slice(&value.to_be_bytes());
         }
     }
 }
+
+/// The largest window there is, as a setting.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// The length of one setting on the wire, in bytes.
 const ENTRY: usize = 6;

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use evenkeel_balance::Time;
 
-use super::windows::{Overflow, ReceiveWindow, SendWindow};
+use super::{
+    ids::Index,
+    windows::{Overflow, ReceiveWindow, SendWindow},
+};
 
 /// Names a stream of one connection, also after it is over: operations on it are then without effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +75,12 @@ impl Stream {
             *expected = expected.checked_sub(bytes as u64).ok_or(WrongLength)?;
         }
         Ok(())
+    }
+
+    /// Whether it is blocked, its own window would let it go on, and it is not queued.
+    #[inline]
+    fn may_queue(&self) -> bool {
+        self.is_blocked && !self.is_queued && self.send_window.room() > 0
     }
 
     /// Whether what came is all that `content-length` promised.
@@ -192,12 +201,13 @@ impl Streams {
 
     /// Changes the send windows of all streams, as a new `SETTINGS_INITIAL_WINDOW_SIZE` does.
     pub(super) fn shift_send_windows(&mut self, delta: i64) -> Result<(), Overflow> {
-        for slot in 0..self.slots.len() {
-            let stream = &mut self.slots[slot];
+        for (stream, slot) in self.slots.iter_mut().zip(0..) {
             if stream.is_live {
                 stream.send_window.shift(delta)?;
-                let key = StreamKey { slot: slot as u32, id: stream.id };
-                self.queue(key);
+                if stream.may_queue() {
+                    stream.is_queued = true;
+                    self.ready.push_back(StreamKey { slot, id: stream.id });
+                }
             }
         }
         Ok(())
@@ -227,7 +237,7 @@ impl Streams {
     /// Queues the stream if it is blocked and its own window would let it go on.
     pub(super) fn queue(&mut self, key: StreamKey) {
         let Some(stream) = self.get_mut(key) else { return };
-        if !stream.is_blocked || stream.is_queued || stream.send_window.room() == 0 {
+        if !stream.may_queue() {
             return;
         }
         stream.is_queued = true;
@@ -255,11 +265,9 @@ impl Streams {
 
     /// The first live stream in a slot from `slot` on whose id is above `last`.
     pub(super) fn next_above(&self, last: u32, slot: usize) -> Option<StreamKey> {
-        let slots = self.slots.iter().enumerate().skip(slot);
-        slots
-            .filter(|(_, stream)| stream.is_live && stream.id > last)
-            .next()
-            .map(|(slot, stream)| StreamKey { slot: slot as u32, id: stream.id })
+        let (stream, slot) =
+            self.slots.iter().zip(0..).skip(slot).find(|(stream, _)| stream.is_live && stream.id > last)?;
+        Some(StreamKey { slot, id: stream.id })
     }
 
     /// Gives memory back if there is no stream.
@@ -270,151 +278,9 @@ impl Streams {
     }
 }
 
-/// Where each id lies: open addressing, in a table at most half full.
-///
-/// Ids come in order, so their low bits spread them better than any hash. A peer that picks them to collide makes a
-/// lookup walk over as many places as it has streams, eight bytes each.
-#[derive(Debug, Default)]
-struct Index {
-    /// As many as a power of two, or none.
-    places: Vec<Place>,
-    count: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    /// 0 is free.
-    id: u32,
-    slot: u32,
-}
-
-impl Index {
-    #[inline]
-    fn get(&self, id: u32) -> Option<u32> {
-        if self.places.is_empty() {
-            return None;
-        }
-        let place = self.places[self.walk(id)];
-        (place.id == id).then_some(place.slot)
-    }
-
-    /// Where `id` lies, or the free place where it would.
-    #[inline]
-    fn walk(&self, id: u32) -> usize {
-        let mask = self.places.len() - 1;
-        let mut at = Self::home(id, mask);
-        while self.places[at].id != id && self.places[at].id != 0 {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    #[inline]
-    const fn home(id: u32, mask: usize) -> usize {
-        (id >> 1) as usize & mask
-    }
-
-    fn insert(&mut self, id: u32, slot: u32) {
-        if self.places.len() <= 2 * self.count {
-            self.grow();
-        }
-        let at = self.walk(id);
-        self.places[at] = Place { id, slot };
-        self.count += 1;
-    }
-
-    #[cold]
-    fn grow(&mut self) {
-        let size = (self.places.len() * 2).max(2 * KEPT);
-        for place in std::mem::replace(&mut self.places, vec![Place::default(); size]) {
-            if place.id != 0 {
-                let at = self.walk(place.id);
-                self.places[at] = place;
-            }
-        }
-    }
-
-    /// Frees the place of `id`, and moves those behind it up that would no longer be found.
-    fn remove(&mut self, id: u32) {
-        let mask = self.places.len() - 1;
-        let mut hole = self.walk(id);
-        debug_assert_eq!(self.places[hole].id, id);
-        let mut at = hole;
-        loop {
-            at = (at + 1) & mask;
-            let place = self.places[at];
-            if place.id == 0 {
-                break;
-            }
-            let distance = at.wrapping_sub(Self::home(place.id, mask)) & mask;
-            if distance >= at.wrapping_sub(hole) & mask {
-                self.places[hole] = place;
-                hole = at;
-            }
-        }
-        self.places[hole] = Place::default();
-        self.count -= 1;
-    }
-}
-
-/// The streams that we reset lately: frames of theirs may still be under way and mean nothing.
-///
-/// Which ids were forgotten is known to be at or below a bound, so that a frame is called wrong only where it certainly
-/// is.
-#[derive(Debug, Default)]
-pub(super) struct Resets {
-    /// Allocated at the first reset.
-    recent: VecDeque<u32>,
-    forgotten: u32,
-}
-
-/// How many are remembered.
-const REMEMBERED: usize = 64;
-
-impl Resets {
-    pub(super) fn remember(&mut self, id: u32) {
-        if self.recent.len() == REMEMBERED
-            && let Some(id) = self.recent.pop_front()
-        {
-            self.forgotten = self.forgotten.max(id);
-        }
-        self.recent.push_back(id);
-    }
-
-    /// Whether we may have reset the stream.
-    pub(super) fn may_contain(&self, id: u32) -> bool {
-        id <= self.forgotten || self.recent.contains(&id)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn the_index_is_a_map(operations in prop::collection::vec((0u32..40, any::<bool>()), 0..200)) {
-            let (mut index, mut model) = (Index::default(), HashMap::new());
-            for (nth, (id, inserts)) in operations.into_iter().enumerate() {
-                // Ids that collide in small tables.
-                let id = 1 + 2 * (id % 5 + 32 * (id / 5));
-                if inserts && !model.contains_key(&id) {
-                    index.insert(id, nth as u32);
-                    model.insert(id, nth as u32);
-                } else if !inserts && model.remove(&id).is_some() {
-                    index.remove(id);
-                }
-                prop_assert_eq!(index.get(id), model.get(&id).copied());
-            }
-            for id in (1..600).step_by(2) {
-                prop_assert_eq!(index.get(id), model.get(&id).copied());
-            }
-        }
-    }
 
     #[test]
     fn slots_are_used_again_and_stale_keys_are_harmless() {
@@ -455,16 +321,5 @@ mod tests {
             streams.remove(key);
         }
         assert!(streams.ready.len() < 10);
-    }
-
-    #[test]
-    fn resets_are_remembered_exactly_until_they_are_too_many() {
-        let mut resets = Resets::default();
-        (0..REMEMBERED as u32).for_each(|n| resets.remember(4 * n + 1));
-        assert!(resets.may_contain(1) && !resets.may_contain(3));
-        resets.remember(1001);
-        assert!(resets.may_contain(1) && !resets.may_contain(3));
-        resets.remember(1005);
-        assert!(resets.may_contain(3), "below what was forgotten nothing is certain");
     }
 }

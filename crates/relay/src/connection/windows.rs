@@ -1,5 +1,12 @@
 //! Flow control (RFC 9113, 5.2): windows of streams and of the connection, in both directions.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "each is bounded by 2^31-1 right where it is cast"
+)]
+
 use crate::frame::MAX_WINDOW;
 
 /// What we may still send, in bytes. Below zero after the peer has lowered `SETTINGS_INITIAL_WINDOW_SIZE`.

@@ -111,7 +111,7 @@ impl World {
     }
 
     fn carry(&mut self, to_server: bool, length: usize) {
-        let from = self.side(!to_server == false);
+        let from = self.side(to_server);
         let bytes = from.connection.output();
         let bytes = bytes[..length.min(bytes.len())].to_vec();
         let now = from.now;
