@@ -107,6 +107,12 @@ impl Fields {
         self.spans.last().map(|span| self.field(span))
     }
 
+    /// The bytes of all names and values, one behind the other.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// How many fields there are.
     pub fn len(&self) -> usize {
         self.spans.len()
