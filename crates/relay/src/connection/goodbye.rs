@@ -126,13 +126,12 @@ impl Connection {
         }
     }
 
-    /// Whether this answers the PING of a drain.
+    /// Whether this answers the PING of a drain, be it too late: then it is nobody else's.
     pub(super) fn on_drain_pong(&mut self, payload: u64) -> bool {
-        let answers = payload == DRAIN_PING && self.drain_deadline().is_some();
-        if answers {
+        if payload == DRAIN_PING && self.drain_deadline().is_some() {
             self.tell_last();
         }
-        answers
+        payload == DRAIN_PING && self.goodbye.sent != Sent::Open
     }
 
     pub(super) fn on_goaway(&mut self, stream: u32, payload: &[u8]) -> Result<Option<Event<'static>>, Fault> {

@@ -51,13 +51,16 @@ fn a_drain_does_not_wait_for_ever() {
     let mut raw = Raw::server();
     let now = raw.side.now;
     raw.side.connection.drain(now);
-    raw.hear();
+    let payload = goaways(&mut raw).1.unwrap();
     raw.side.wait(Duration::from_millis(999));
     assert!(goaways(&mut raw).0.is_empty());
     raw.side.wait(Duration::from_millis(1));
     assert_eq!(goaways(&mut raw).0, [0]);
     assert!(raw.side.connection.is_finished());
     assert_eq!(raw.side.connection.next_timeout(), None);
+    raw.side.connection.ping(1);
+    raw.say(&[ping(payload, true), ping(1, true)].concat());
+    assert_eq!(raw.side.pongs, [1], "a late answer is not taken for another's");
 }
 
 #[test]
