@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what cannot be set up fails its test")]
 
+mod certificates;
 mod dialling;
 mod ending;
 mod running;

@@ -10,49 +10,15 @@ use evenkeel_relay::{
     driver::{Dialled, Settings},
     engine::{Closed, DialId},
 };
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConnection, ServerConnection, StreamOwned};
 
 use crate::{
+    certificates::{Pair, localhost, pair},
     running::{Client, Running, pattern},
     toy::{PATIENCE, Then, Toy, echo},
 };
 
 const DIAL: DialId = DialId(9);
-
-/// What both sides need to shake hands.
-struct Pair {
-    server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
-}
-
-/// Sides that offer these protocols by ALPN.
-fn pair(server_protocols: &[&str], client_protocols: &[&str]) -> Pair {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
-    let provider = Arc::new(ring::default_provider());
-    let names = |protocols: &[&str]| protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
-    let mut server = builder.with_no_client_auth().with_single_cert(vec![certificate.clone()], key).unwrap();
-    server.alpn_protocols = names(server_protocols);
-
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut client = builder.with_root_certificates(roots).with_no_client_auth();
-    client.alpn_protocols = names(client_protocols);
-    Pair { server: Arc::new(server), client: Arc::new(client) }
-}
-
-fn localhost() -> ServerName<'static> {
-    "localhost".try_into().unwrap()
-}
 
 fn secured(toy: Toy, pair: &Pair) -> Running {
     Running::with(toy, Settings::default(), Some(&pair.server))

@@ -158,6 +158,7 @@ impl Engine for Toy {
         connection.written += bytes;
         if connection.unwritten().is_empty() {
             connection.output.clear();
+            connection.output.shrink_to(1024);
             connection.written = 0;
         }
     }
