@@ -132,3 +132,40 @@ impl<E> fmt::Debug for Handle<E> {
         f.debug_struct("Handle").field("counters", &self.counters).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, thread};
+
+    use mio::{Events, Poll};
+
+    use super::*;
+    use crate::driver::Worker;
+
+    #[test]
+    fn workers_and_handles_go_to_other_threads_though_their_engine_does_not() {
+        fn is_send<T: Send>() {}
+        fn is_sync<T: Sync>() {}
+        is_send::<Worker<Rc<()>>>();
+        is_send::<Handle<Rc<()>>>();
+        is_sync::<Handle<Rc<()>>>();
+    }
+
+    #[test]
+    fn no_message_is_missed_however_they_and_the_looks_for_them_overlap() {
+        let mut poll = Poll::new().unwrap();
+        let (mut inbox, handle) = inbox::<usize>(poll.registry(), Token(0), Arc::default()).unwrap();
+        let mut events = Events::with_capacity(8);
+        let sending = thread::spawn(move || (0..10_000).for_each(|_| handle.inspect(|heard| *heard += 1)));
+        let mut heard = 0;
+        while heard < 10_000 {
+            poll.poll(&mut events, None).unwrap();
+            inbox.set_ready();
+            while let Some(Message::Inspect(look)) = inbox.next() {
+                look(&mut heard);
+            }
+        }
+        sending.join().unwrap();
+        assert!(inbox.next().is_none());
+    }
+}

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::engine::{ConnKey, Engine};
 
+/// How often a socket that cannot be written to is read at most: enough for all that the kernel keeps of a dead peer's.
+const LAST_READS: usize = 128;
+
 impl<E: Engine> Worker<E> {
     /// Reads a socket until it has nothing more at present, or has had its share of the turn.
     pub(super) fn read(&mut self, engine: &mut E, slot: u32) {
@@ -131,7 +134,8 @@ impl<E: Engine> Worker<E> {
 
     /// A peer that takes nothing more may still have said something before: the last responses, or a GOAWAY.
     fn write_failed(&mut self, engine: &mut E, slot: u32, error: &io::Error) {
-        while let Some(socket @ Socket { state: State::Open(_), .. }) = self.sockets.get(slot) {
+        for _ in 0..LAST_READS {
+            let Some(socket @ Socket { state: State::Open(_), .. }) = self.sockets.get(slot) else { break };
             match socket.read(&mut self.buffer) {
                 Ok(read) if read > 0 => self.take_in(engine, slot, read),
                 _ => break,

@@ -2,6 +2,7 @@ use std::{
     io::ErrorKind,
     mem,
     net::{Shutdown, TcpStream},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -59,6 +60,28 @@ fn a_reset_is_told_as_one() {
     running.until("it is noticed", |toy| toy.open() == 0);
     let ended = running.stop().ended;
     assert_eq!(ended, [Closed::Reset]);
+}
+
+#[test]
+fn last_words_are_heard_although_nothing_can_be_said_any_more() {
+    let heard: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let ears = Arc::clone(&heard);
+    let running = Running::start(Toy::new(move |bytes, _| {
+        ears.lock().unwrap().extend_from_slice(bytes);
+        Then::GoOn
+    }));
+    let mut client = running.client();
+    running.until("it is there", |toy| toy.open() == 1);
+    // The worker sees to this look at its engine before it learns what has become of the client meanwhile.
+    running.ask(move |toy| {
+        client.say("the last words");
+        client.reset();
+        let key = toy.keys()[0];
+        toy.say(key, b"anybody there?");
+    });
+    running.until("it is noticed", |toy| toy.open() == 0);
+    assert_eq!(*heard.lock().unwrap(), b"the last words");
+    assert_eq!(running.stop().ended, [Closed::Reset]);
 }
 
 #[test]

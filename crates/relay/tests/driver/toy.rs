@@ -78,6 +78,10 @@ impl Toy {
         self.connections.iter().flatten().count()
     }
 
+    pub(crate) fn keys(&self) -> Vec<ConnKey> {
+        self.connections.iter().flatten().map(|connection| connection.key).collect()
+    }
+
     /// Bytes that wait to be written, of all connections.
     pub(crate) fn unwritten(&self) -> usize {
         self.connections.iter().flatten().map(|connection| connection.unwritten().len()).sum()
