@@ -1,5 +1,5 @@
-"""Floods: frames that cost their sender little. The flooder is told off or held up, its neighbour notices nothing, and the proxy's
-memory stays."""
+"""Floods: frames that cost their sender little. The flooder is told off or held up, its neighbour notices nothing, and the
+proxy's memory stays."""
 
 import json
 import pathlib
@@ -154,6 +154,8 @@ def told_off(front, made, most, batch=100, answers=None, settle=True, first=sett
     codes = [code for _, code in told.goaways]
     expect(answers is None or not codes or codes[-1] in answers, f"{told.end()}")
     while time.monotonic() < until:
+        # Flat out it would be two busy cores that the neighbour noticed, and not the proxy.
+        time.sleep(0.05)
         pressed(front, made, most, batch, settle, first)
     return f"{told.end()} within {told.sent}"
 
@@ -280,11 +282,11 @@ def table_abuse(front):
     """SETTINGS_HEADER_TABLE_SIZE of 4 GiB, and 24 MB of different fields in answers: the table is capped"""
     with Connection(front.address, settings(s1=0xFFFFFFFF), decoding=False) as connection:
         answers = []
-        for batch in range(30):
-            for call in range(50):
+        for batch in range(150):
+            for call in range(10):
                 fields = [*request(), (f"x-echo-{batch}-{call}", f"{batch:04}{call:04}" + "v" * 7992)]
                 answers.append(connection.answer(connection.call(fields, message())))
-            expect(connection.wait(lambda: connection.over() or all(answer.over() for answer in answers[-50:])), "no answers")
+            expect(connection.wait(lambda: connection.over() or all(answer.over() for answer in answers[-10:])), "no answers")
         expect(not connection.over(), f"{connection.end()}")
         # Each has its fields twice: before its message and after.
         bad = [answer for answer in answers if answer.heads != 2]
