@@ -20,6 +20,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UNARY = f"/{ECHO}/Unary"
 NO_ERROR, PROTOCOL_ERROR, ENHANCE_YOUR_CALM = 0, 1, 11
 NAMES = {NO_ERROR: "NO_ERROR", PROTOCOL_ERROR: "PROTOCOL_ERROR", ENHANCE_YOUR_CALM: "ENHANCE_YOUR_CALM"}
+# What a frame may carry by default, in octets.
+LARGEST = 16_384
 # Frame types and flags.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
@@ -79,9 +81,9 @@ class Answer:
         self.fields, self.data, self.reset, self.ended, self.heads = {}, b"", None, False, 0
 
     def __repr__(self):
-        if self.reset is not None:
-            return f"RST_STREAM {self.reset}"
         said = {name: value for name, value in self.fields.items() if name in (":status", "grpc-status", "grpc-message")}
+        if self.reset is not None:
+            return f"{said or ''} RST_STREAM {self.reset}".strip()
         return f"{said}{'' if self.ended else ' and no end'}"
 
     def over(self):
@@ -218,7 +220,12 @@ class Connection:
 
 
 def head(stream, octets, end=True):
-    return raw_frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, octets)
+    """HEADERS, and CONTINUATION for what is more than a frame may carry."""
+    parts = [octets[at:at + LARGEST] for at in range(0, len(octets), LARGEST)] or [b""]
+    frames = [(HEADERS if at == 0 else CONTINUATION, part) for at, part in enumerate(parts)]
+    flags = [END_STREAM if end else 0] + [0] * (len(parts) - 1)
+    flags[-1] |= END_HEADERS
+    return b"".join(raw_frame(kind, flag, stream, part) for (kind, part), flag in zip(frames, flags))
 
 
 class Recorder:
