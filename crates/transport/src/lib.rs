@@ -36,4 +36,4 @@ pub use server_stream::ServerStream;
 pub use settings::{LineSettings, Windows};
 pub use socket::{SocketReport, StreamCounts};
 #[cfg(feature = "tls")]
-pub use tls::{Handshake, Protocol, Secure, Tls, TlsError};
+pub use tls::{Handshake, Protocol, Secure, ServerTls, Tls, TlsError};

@@ -55,14 +55,14 @@ impl Material {
 }
 
 impl Pem {
-    fn read(&self) -> Result<Vec<u8>, TlsError> {
+    pub(super) fn read(&self) -> Result<Vec<u8>, TlsError> {
         match self {
             Self::Text(text) => Ok(text.clone()),
             Self::File(path) => read_file(path).map_err(|error| TlsError::Read { path: path.clone(), error }),
         }
     }
 
-    fn origin(&self, role: &str) -> String {
+    pub(super) fn origin(&self, role: &str) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Text(_) => role.to_owned(),
@@ -76,7 +76,7 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn own_roots(pem: &[u8], origin: &str) -> Result<RootCertStore, TlsError> {
+pub(super) fn own_roots(pem: &[u8], origin: &str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, origin)? {
         roots.add(certificate).map_err(|error| unusable(origin, "certificate", &error))?;
@@ -96,7 +96,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     Err(TlsError::SystemRoots(if reasons.is_empty() { "none found".to_owned() } else { reasons.join(", ") }))
 }
 
-fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match parsed {
         Ok(found) if found.is_empty() => Err(unusable(origin, "certificate", &pem::Error::NoItemsFound)),
@@ -105,7 +105,7 @@ fn certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'static>>
     }
 }
 
-fn private_key(pem: &[u8], origin: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn private_key(pem: &[u8], origin: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| unusable(origin, "private key", &error))
 }
 

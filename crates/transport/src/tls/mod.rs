@@ -1,17 +1,19 @@
 //! TLS: what a channel trusts, who it is, and whom it expects.
 //!
 //! [`Tls`] is the description. `secure` runs handshakes with it, and takes in files that have been replaced; `handshake` is
-//! what one of them goes by, and says what to do if it fails; `material` reads PEM and makes a client's configuration of it.
+//! what one of them goes by, and says what to do if it fails; `server` is the listening side; `material` reads PEM and makes a client's configuration of it.
 
 mod handshake;
 mod material;
 mod secure;
+mod server;
 
 use std::{fmt, path::PathBuf};
 
 pub use handshake::Handshake;
 pub(crate) use handshake::explain_read;
 pub use secure::Secure;
+pub use server::ServerTls;
 
 /// How TLS is spoken with servers: a channel's builder takes it.
 ///
