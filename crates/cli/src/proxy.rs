@@ -1,3 +1,5 @@
+mod settings;
+
 use std::{
     io::Write,
     net::SocketAddr,
@@ -18,13 +20,16 @@ use evenkeel_channel::{
 use evenkeel_config::{
     self as config, BackendTls, EndpointCheck, EndpointCheckKind, File, Proxy as Config, nearest, parse_duration,
 };
-use evenkeel_proxy::{Proxy, Settings};
+use evenkeel_proxy::Proxy;
 use evenkeel_supervisor::control::{Control, default_path};
 
 use crate::{
     signals,
     supervise::{Answers, Proxies},
 };
+
+use settings::SettingsArgs;
+pub(crate) use settings::settings;
 
 /// Without a policy from the command line or the service config, calls go where the fewest are running.
 const DEFAULT_POLICY: &str = "least_request";
@@ -70,6 +75,8 @@ pub(crate) struct Args {
     /// From one check to the next, while all is well
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration, requires = "check")]
     check_interval: Duration,
+    #[command(flatten)]
+    settings: SettingsArgs,
     #[command(flatten)]
     backend_tls: BackendTlsArgs,
     /// A gRPC service config, as a JSON file: policies, retries, time-outs
@@ -134,8 +141,8 @@ async fn serve(args: Args) -> Result<bool, String> {
         return serve_file(path, args.control.as_deref(), terminated).await;
     }
     let target = args.target.clone().unwrap_or_default();
-    let channel = channel(Channel::builder(&target), &args.said())?;
-    let settings = Settings::default().with_drain_timeout(args.drain_timeout);
+    let said = args.said();
+    let (channel, settings) = (channel(Channel::builder(&target), &said)?, settings(&said)?);
     let proxy = Proxy::bind(args.listen, channel, settings)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", args.listen))?;
@@ -192,7 +199,7 @@ pub(crate) fn channel(mut builder: Builder, proxy: &Config) -> Result<Channel, S
     if let Some(check) = &proxy.check {
         // Another port than that of the calls is one for such checks, in plain text.
         let tls = tls.clone().filter(|_| check.port.is_none());
-        builder = builder.check(probe(check, tls).map_err(|error| error.to_string())?, settings(check));
+        builder = builder.check(probe(check, tls).map_err(|error| error.to_string())?, check_settings(check));
     }
     if let Some(tls) = tls {
         builder = builder.tls(tls);
@@ -262,7 +269,7 @@ fn probe(check: &EndpointCheck, tls: Option<Tls>) -> Result<Probe, TlsError> {
     }
 }
 
-fn settings(check: &EndpointCheck) -> CheckSettings {
+fn check_settings(check: &EndpointCheck) -> CheckSettings {
     let mut settings = CheckSettings::every(check.interval);
     (settings.timeout, settings.rise, settings.fall) = (check.timeout, check.rise, check.fall);
     settings
@@ -310,6 +317,9 @@ impl Args {
                 interval: self.check_interval,
                 ..check
             }),
+            tls: self.settings.tls(),
+            workers: self.settings.workers(),
+            limits: self.settings.limits(),
             backend_tls: self.backend_tls.said(),
             service_config: self.service_config.clone(),
             drain_timeout: self.drain_timeout,

@@ -58,7 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{BackendTls, CheckKind, Failover, Restart, Standby, Upstream, WhenAllOut};
+    use crate::{BackendTls, CheckKind, ClientTls, Failover, ProxyLimits, Restart, Standby, Upstream, WhenAllOut};
 
     fn problems(text: &str) -> Vec<String> {
         let errors = File::parse("f.toml", text).expect_err("something is wrong");
@@ -167,6 +167,41 @@ mod tests {
             ("key = \"k.pem\"", "`proxy.p.backend_tls.key` needs a `cert` at line 5, column 1; they belong together"),
         ] {
             assert_eq!(problems(&format!("{proxy}[proxy.p.backend_tls]\n{text}\n")), [expected]);
+        }
+    }
+
+    #[test]
+    fn limits_and_tls_towards_clients_are_read_and_checked() {
+        let proxy = "[proxy.p]\nlisten = \"127.0.0.1:1\"\ntarget = \"a:1\"\n";
+        let text = "workers = 2\ntls = { cert = \"c.pem\", key = \"k.pem\" }\n\
+                    limits = { max_message = \"4MiB\", connections = 10, handshake_timeout = \"3s\" }\n";
+        let read = File::parse("f.toml", &format!("{proxy}{text}")).unwrap().proxies["p"].clone();
+        let tls = ClientTls { cert: "c.pem".into(), key: "k.pem".into(), client_ca: None };
+        assert_eq!((read.workers, read.tls), (Some(2), Some(tls)));
+        let expected = ProxyLimits {
+            connections: Some(10),
+            max_message: Some(4 << 20),
+            handshake_timeout: Some(Duration::from_secs(3)),
+            ..ProxyLimits::default()
+        };
+        assert_eq!(read.limits, expected);
+        for (text, expected) in [
+            ("workers = 0", "`proxy.p.workers` is 0 at line 4, column 1: it can be 1 to 1024"),
+            (
+                "limits = { max_mesage = 1 }",
+                "unknown key `max_mesage` in [proxy.p.limits] at line 4, column 12: did you mean `max_message`?",
+            ),
+            (
+                "limits.max_message = \"2GiB\"",
+                "`proxy.p.limits.max_message` is 2147483648 at line 4, column 8: it can be 1 to 2147483647",
+            ),
+            (
+                "limits.header_timeout = \"0s\"",
+                "`proxy.p.limits.header_timeout` is 0 at line 4, column 8; it must be above that",
+            ),
+            ("tls = { cert = \"c.pem\" }", "missing key `key` in [proxy.p.tls] at line 4, column 1"),
+        ] {
+            assert_eq!(problems(&format!("{proxy}{text}\n")), [expected]);
         }
     }
 

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use crate::{BackendTls, duration};
+use crate::{BackendTls, ClientTls, ProxyLimits, duration};
 
 /// A proxy (`[proxy.NAME]`): one of `service` and `target` says where its calls go.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -29,6 +29,13 @@ pub struct Proxy {
     pub health_service: Option<String>,
     /// How its endpoints are checked beside that, over connections of the checks' own. Default: not at all.
     pub check: Option<EndpointCheck>,
+    /// TLS towards its clients. Default: plain text.
+    pub tls: Option<ClientTls>,
+    /// Threads that carry calls. Default: one for each processor that the process may use. 1 to 1024.
+    pub workers: Option<u32>,
+    /// What it takes at most.
+    #[serde(default)]
+    pub limits: ProxyLimits,
     /// TLS towards its backends. Default: plain text.
     pub backend_tls: Option<BackendTls>,
     /// A gRPC service config: a JSON file. Relative to where the command runs.

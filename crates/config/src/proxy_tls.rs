@@ -16,3 +16,15 @@ pub struct BackendTls {
     /// Its private key.
     pub key: Option<PathBuf>,
 }
+
+/// TLS towards a proxy's clients (`tls`). Files are PEM, relative to where the command runs; those that are replaced count
+/// for later connections.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ClientTls {
+    /// The certificate chain that clients are shown, the proxy's own first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The certificates that sign those of clients, which then have to show one (mTLS). Default: none is asked for.
+    pub client_ca: Option<PathBuf>,
+}

@@ -18,6 +18,7 @@ pub(crate) fn validate(document: &Document<'_>, file: &File) {
         check_upstream(document, name, proxy, file, &names);
         check_failover(document, name, proxy);
         check_backend_tls(document, name, proxy);
+        check_limits(document, name, proxy);
     }
     check_ports_apart(document, &file.services);
     check_listeners_apart(document, file);
@@ -165,6 +166,36 @@ fn check_backend_tls(document: &Document<'_>, name: &str, proxy: &Proxy) {
     };
     let message = format!("`proxy.{name}.backend_tls.{there}` needs a `{missing}`");
     document.refuse_at(&["proxy", name, "backend_tls", there], message, "; they belong together".to_owned());
+}
+
+/// HTTP/2 and gRPC have no room for more, and without any of these there would be no calls.
+fn check_limits(document: &Document<'_>, name: &str, proxy: &Proxy) {
+    let refuse = |path: &[&str], message: String, advice: String| {
+        let path = [&["proxy", name], path].concat();
+        document.refuse_at(&path, format!("`{}` {message}", path.join(".")), advice);
+    };
+    if let Some(workers) = proxy.workers.filter(|workers| !(1..=1_024).contains(workers)) {
+        refuse(&["workers"], format!("is {workers}"), ": it can be 1 to 1024".to_owned());
+    }
+    let limits = &proxy.limits;
+    let numbers = [
+        ("connections", limits.connections.map(u64::from), 1, u64::from(u32::MAX)),
+        ("max_concurrent_streams", limits.max_concurrent_streams.map(u64::from), 1, i32::MAX as u64),
+        ("max_header_list", limits.max_header_list, 1_024, u64::from(u32::MAX)),
+        ("max_header_count", limits.max_header_count.map(u64::from), 8, u64::from(u32::MAX)),
+        ("max_message", limits.max_message, 1, i32::MAX as u64),
+        ("endpoint_connections", limits.endpoint_connections.map(u64::from), 1, u64::from(u32::MAX)),
+    ];
+    for (key, number, least, most) in numbers {
+        if let Some(number) = number.filter(|number| !(least..=most).contains(number)) {
+            refuse(&["limits", key], format!("is {number}"), format!(": it can be {least} to {most}"));
+        }
+    }
+    for (key, time) in [("handshake_timeout", limits.handshake_timeout), ("header_timeout", limits.header_timeout)] {
+        if time == Some(Duration::ZERO) {
+            refuse(&["limits", key], "is 0".to_owned(), "; it must be above that".to_owned());
+        }
+    }
 }
 
 /// Two services on one port would make each other's replicas fail to start.

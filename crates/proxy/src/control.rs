@@ -1,6 +1,6 @@
 //! What workers leave to the runtime: dialling endpoints, and hearing of new pickers.
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use evenkeel_channel::{Channel, DataSocket, WeakChannel, balance::Address};
 use evenkeel_relay::{
@@ -8,6 +8,7 @@ use evenkeel_relay::{
     engine::DialId,
     relay::Relay,
 };
+use evenkeel_transport::ServerTls;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::placement::Placing;
@@ -71,6 +72,24 @@ async fn open(channel: &Channel, address: &Address) -> Result<Dialled, String> {
         Some(tls) => socket.with_tls(tls.config, tls.server_name),
         None => socket,
     })
+}
+
+/// How often the files of TLS are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Has new handshakes go by the newest good certificate, key and roots. Never ends.
+pub(crate) async fn follow_files(tls: Arc<ServerTls>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let files = Arc::clone(&tls);
+        match tokio::task::spawn_blocking(move || files.reload()).await {
+            Ok(Ok(true)) => tracing::info!(target: "evenkeel::proxy", "the TLS files were read anew"),
+            Ok(Err(error)) => {
+                tracing::warn!(target: "evenkeel::proxy", %error, "TLS files refused; those before stay in force");
+            }
+            Ok(Ok(false)) | Err(_) => {}
+        }
+    }
 }
 
 impl fmt::Debug for Dial {

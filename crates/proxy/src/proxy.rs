@@ -39,10 +39,9 @@ impl Proxy {
     pub async fn bind(address: SocketAddr, channel: Channel, settings: Settings) -> io::Result<Self> {
         // Workers share the address among themselves, and so might another proxy by mistake: it is to be told.
         drop(std::net::TcpListener::bind(address)?);
-        let listeners = Listener::bind(address, settings.workers, settings.tls.as_ref())?;
+        let listeners = Listener::bind(address, settings.workers, settings.tls.as_ref().map(|tls| tls.config()))?;
         let address = listeners.first().map_or(address, Listener::local_addr);
-        let mut driver = settings.driver.clone();
-        driver.epoch = channel.placer().epoch();
+        let driver = settings.driver(channel.placer().epoch());
         let workers = listeners.into_iter().map(|listener| Prepared::new(listener, driver.clone()));
         let workers = workers.collect::<io::Result<_>>()?;
         // The first call should not have to wait for the first connection.
@@ -76,6 +75,9 @@ impl Proxy {
             }
         }
         drop(self.channel);
+        if let Some(tls) = self.settings.tls.clone() {
+            controls.spawn(control::follow_files(tls));
+        }
         shutdown.await;
         drain(&monitor, threads, self.settings.drain_timeout).await
     }
@@ -93,13 +95,10 @@ impl Prepared {
 type Thread = JoinHandle<io::Result<()>>;
 
 fn start(number: usize, worker: Worker<Relay<Placing>>, channel: &Channel, settings: &Settings) -> io::Result<Thread> {
-    let (channel, mut settings) = (channel.clone(), settings.relay.clone());
-    worker.spawn(number, move || {
-        // Made here, so that it has this thread's lane.
-        let placer = channel.placer();
-        settings.is_secure = placer.scheme() == "https";
-        Relay::new(settings, Placing(placer))
-    })
+    let channel = channel.clone();
+    let settings = settings.relay(channel.placer().scheme() == "https");
+    // The placer is made there, so that it has that thread's lane.
+    worker.spawn(number, move || Relay::new(settings, Placing(channel.placer())))
 }
 
 /// Has the workers take no more calls, and waits for the end of those that run, at most for `timeout`.

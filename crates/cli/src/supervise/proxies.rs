@@ -6,7 +6,7 @@ use evenkeel_channel::{
     naming::{Resolution, Resolver, Updates},
 };
 use evenkeel_config::{File, Proxy as Config, Upstream};
-use evenkeel_proxy::{Proxy, Settings};
+use evenkeel_proxy::Proxy;
 use evenkeel_supervisor::Handle;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -29,7 +29,7 @@ impl Proxies {
             Self { serving: JoinSet::new(), fronts: Vec::new(), drain: watch::Sender::new(false), have_ended: false };
         for (name, config) in &file.proxies {
             let channel = channel(config, handle).map_err(|error| format!("[proxy.{name}]: {error}"))?;
-            let settings = Settings::default().with_drain_timeout(config.drain_timeout);
+            let settings = proxy::settings(config).map_err(|error| format!("[proxy.{name}]: {error}"))?;
             let bound = Proxy::bind(config.listen, channel.clone(), settings).await;
             let proxy =
                 bound.map_err(|error| format!("[proxy.{name}]: cannot listen on {}: {error}", config.listen))?;
