@@ -114,7 +114,7 @@ impl<P: Placement> Relay<P> {
         }
         let is_worth_it = self.is_worth_sending(ix, data.len());
         let rest = if is_worth_it { self.send_straight(ix, data) } else { None };
-        self.keep_request(now, ix, data, rest.unwrap_or(data.len()));
+        self.keep_request(now, ix, data, rest);
         if is_worth_it && rest.is_none() {
             for attempt in 0..self.calls[ix].attempts.len() {
                 self.send_request(ix, attempt);
@@ -147,9 +147,12 @@ impl<P: Placement> Relay<P> {
         Some(data.len() - taken)
     }
 
-    /// Keeps of `data` what another attempt may need, or the last `rest` bytes, which have not gone anywhere.
-    fn keep_request(&mut self, now: Time, ix: CallIx, data: &[u8], rest: usize) {
+    /// Keeps of `data` what another attempt may need, or the last `rest` bytes, which have not gone anywhere; all of it did
+    /// not where something else has to go first.
+    fn keep_request(&mut self, now: Time, ix: CallIx, data: &[u8], rest: Option<usize>) {
         let call = &mut self.calls[ix];
+        let went_straight = rest.is_some();
+        let rest = rest.unwrap_or(data.len());
         let taken = data.len() - rest;
         if call.can_replay && call.request.len() + data.len() > self.settings.max_replay {
             self.commit_request(ix);
@@ -163,8 +166,10 @@ impl<P: Placement> Relay<P> {
             }
             call.request.push(kept);
             self.held += kept.len();
-            let place = call.request.end() - rest as u64;
-            call.request.pass(place);
+            if went_straight {
+                let place = call.request.end() - rest as u64;
+                call.request.pass(place);
+            }
         } else if call.request.is_empty() {
             call.request.skip(taken);
         }

@@ -284,3 +284,42 @@ fn calls_wait_where_nothing_is_connected_yet_and_are_placed_then() {
     world.run();
     world.assert_clean();
 }
+
+#[test]
+fn a_long_request_goes_through_whole() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    let payload = message(&vec![7; 8 << 20]);
+    let stream = world.call(client, false);
+    world.chunk = 5_000;
+    let (mut sent, mut got) = (0, Vec::new());
+    let mut to = None;
+    for _ in 0..10_000 {
+        if sent < payload.len() {
+            sent += world.peer(client).connection.send_data(stream, &payload[sent..], true);
+        }
+        world.run();
+        let (backend, there) = *to.get_or_insert_with(|| {
+            let (backend, there, ..) = arrived(&mut world);
+            world.peer(backend).releases = false;
+            (backend, there)
+        });
+        let heard: Vec<_> = world.peer(backend).heard.drain(..).collect();
+        let mut ended = false;
+        for heard in heard {
+            if let Heard::Data(_, data, ends) = heard {
+                // It gives the window back late, and in parts: the relay has to keep some meanwhile.
+                world.peer(backend).connection.release(there, data.len());
+                got.extend(data);
+                ended |= ends;
+            }
+        }
+        if ended {
+            assert!(got == payload);
+            world.peer(backend).respond(there, &message(b"ok"), "0");
+            return world.assert_clean();
+        }
+    }
+    panic!("{sent} bytes were sent and {} came", got.len());
+}
