@@ -150,7 +150,10 @@ impl Connection {
             self.goodbye.sweep = Some(0);
         }
         let code = ErrorCode(u32::from_be_bytes([*c0, *c1, *c2, *c3]));
-        let debug = String::from_utf8_lossy(&debug[..debug.len().min(MAX_DEBUG)]).into_owned();
+        let mut debug = String::from_utf8_lossy(&debug[..debug.len().min(MAX_DEBUG)]).into_owned();
+        // What stands for a byte that is no text is longer than the byte.
+        let end = (0..=debug.len().min(MAX_DEBUG)).rfind(|at| debug.is_char_boundary(*at));
+        debug.truncate(end.unwrap_or_default());
         Ok(Some(Event::Leaving { code, debug }))
     }
 

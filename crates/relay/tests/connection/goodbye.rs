@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use evenkeel_balance::Time;
 use evenkeel_relay::{
-    connection::Role,
+    connection::{Event, Role},
+    fields::Fields,
     frame::{ErrorCode, kind},
 };
 
 use crate::{
     pair::{Pair, RESPONSE, Seen, fields, texts},
-    raw::{Raw, Verdict, goaway, ping},
+    raw::{Raw, Verdict, frame, goaway, ping},
 };
 
 /// The last stream ids of the GOAWAYs that were sent, and the payload of a PING.
@@ -141,4 +143,15 @@ fn it_is_known_whether_a_head_has_left() {
     assert_eq!((is_written(&raw, first), is_written(&raw, stream)), (true, false));
     raw.side.connection.consume(now, 1);
     assert!(is_written(&raw, stream));
+}
+
+#[test]
+fn what_a_goaway_says_is_passed_on_within_its_bound_even_if_it_is_no_text() {
+    let mut raw = Raw::client();
+    let payload = [&[0; 8][..], &[0xff; 2000]].concat();
+    let bytes = frame(kind::GOAWAY, 0, 0, &payload);
+    let (mut input, mut fields) = (&bytes[..], Fields::new());
+    let event = raw.side.connection.receive(Time::ZERO, &mut input, &mut fields);
+    let Some(Event::Leaving { debug, .. }) = event else { panic!("{event:?}") };
+    assert!((1020..=1024).contains(&debug.len()), "{}", debug.len());
 }

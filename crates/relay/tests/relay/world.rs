@@ -89,7 +89,8 @@ impl World {
     pub(crate) fn with(backends: u16, config: &str, settings: Settings) -> Self {
         let config: ServiceConfig = config.parse().expect("the service config is good");
         let policy = LbConfig::of("round_robin");
-        let balancer = Balancer::new(Policies::standard(), &policy, ConnectionSettings::default(), 1).unwrap();
+        let balancer = Balancer::new(Policies::standard(), &policy, ConnectionSettings::default(), 1)
+            .expect("the policy is known");
         let balance = Rc::new(RefCell::new(Balance {
             balancer,
             now: Time::ZERO,
@@ -148,7 +149,12 @@ impl World {
 
     /// Delivers and does until nothing is left to deliver or to do.
     pub(crate) fn run(&mut self) {
-        while self.balance_once() | self.act_once() | self.deliver_once() {}
+        while self.step() {}
+    }
+
+    /// Delivers and does a bit. Whether there was anything.
+    pub(crate) fn step(&mut self) -> bool {
+        self.balance_once() | self.act_once() | self.deliver_once()
     }
 
     /// Time passes, step by step.
@@ -285,7 +291,7 @@ impl World {
 }
 
 impl Peer {
-    fn hear(&mut self, now: Time, mut input: &[u8]) {
+    pub(crate) fn hear(&mut self, now: Time, mut input: &[u8]) {
         let mut fields = Fields::new();
         while let Some(event) = self.connection.receive(now, &mut input, &mut fields) {
             let heard = match event {
