@@ -249,6 +249,11 @@ impl Connection {
         self.streams.tags()
     }
 
+    /// Whether this stream is not over.
+    pub fn is_open(&self, stream: StreamKey) -> bool {
+        self.streams.get(stream).is_some()
+    }
+
     /// How many streams are not over.
     pub fn open_streams(&self) -> usize {
         self.streams.len()

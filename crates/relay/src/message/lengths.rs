@@ -6,7 +6,7 @@ pub struct Lengths {
     have: u8,
     /// What is still to come of the message.
     left: u32,
-    messages: u64,
+    payload: u64,
 }
 
 const PREFIX: usize = 5;
@@ -29,6 +29,7 @@ impl Lengths {
                 let taken = data.len().min(self.left as usize);
                 // Fits: it is at most `left`.
                 self.left -= u32::try_from(taken).unwrap_or(self.left);
+                self.payload += taken as u64;
                 data = &data[taken..];
                 continue;
             }
@@ -51,7 +52,6 @@ impl Lengths {
             return Err(TooLong { length, limit });
         }
         (self.have, self.left) = (0, length);
-        self.messages += 1;
         Ok(())
     }
 
@@ -60,9 +60,9 @@ impl Lengths {
         self.left == 0 && self.have == 0
     }
 
-    /// How many messages have begun.
-    pub fn messages(&self) -> u64 {
-        self.messages
+    /// Bytes of messages that have come, without their prefixes.
+    pub fn payload(&self) -> u64 {
+        self.payload
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
                 assert_eq!(lengths.follow(part, 3), Ok(()));
             }
             assert!(lengths.is_whole());
-            assert_eq!(lengths.messages(), 3, "in pieces of {size}");
+            assert_eq!(lengths.payload(), 4, "in pieces of {size}");
         }
     }
 

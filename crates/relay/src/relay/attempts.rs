@@ -7,7 +7,7 @@ use evenkeel_balance::{Call as Ticket, Code, Entropy, Failure, Hedges, Pick, Pus
 use crate::{
     fields::Field,
     frame::ErrorCode,
-    message::write_timeout,
+    message::{Lengths, write_timeout},
     relay::{
         AttemptCost, Placement, Relay,
         call::{Attempt, CallIx},
@@ -154,15 +154,14 @@ impl<P: Placement> Relay<P> {
         if call.hedges.is_some() {
             call.avoided.push(id);
         }
-        let (sent, received) = (0, 0);
         call.attempts.push(Attempt {
             ticket,
             conn,
             stream,
             started: now,
-            sent,
+            sent: 0,
+            lengths: Lengths::default(),
             is_sent: ends,
-            received,
             head_code: None,
         });
         let attempt = call.attempts.len() - 1;
@@ -209,7 +208,7 @@ impl<P: Placement> Relay<P> {
         }
         let (stream, len) = (to.stream, data.len());
         let taken = self.conns.with(to.conn, |connection| connection.send_data(stream, data, ends)).unwrap_or(0);
-        to.sent += taken as u64;
+        to.sent(&data[..taken]);
         to.is_sent = ends && taken == len;
         let sent = to.sent;
         let passed = call.request.pass(sent);
@@ -262,7 +261,9 @@ impl<P: Placement> Relay<P> {
         }
         let call = &self.calls[ix];
         if let Some(method) = &call.method {
-            let cost = AttemptCost { duration, sent: ended.sent, received: ended.received };
+            // Payload comes after the head that makes the attempt the only one.
+            let received = call.response_lengths.payload();
+            let cost = AttemptCost { duration, sent: ended.lengths.payload(), received };
             self.placement.attempt_ended(method, code, &cost);
         }
         let mut outcome = evenkeel_balance::Outcome::new(code).after(duration).at(now);
@@ -300,7 +301,7 @@ impl<P: Placement> Relay<P> {
         self.free(ended.ticket.subchannel());
         ended.ticket.withdraw();
         if let Some(method) = &self.calls[ix].method {
-            let cost = AttemptCost { duration: now.since(ended.started), sent: ended.sent, received: 0 };
+            let cost = AttemptCost { duration: now.since(ended.started), sent: ended.lengths.payload(), received: 0 };
             self.placement.attempt_ended(method, Code::Unavailable, &cost);
         }
     }

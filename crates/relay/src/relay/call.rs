@@ -74,11 +74,21 @@ pub(crate) struct Attempt {
     pub(crate) started: Time,
     /// How much of the request it has been sent.
     pub(crate) sent: u64,
+    /// The messages in that.
+    pub(crate) lengths: Lengths,
     /// Whether the request's end was sent, too.
     pub(crate) is_sent: bool,
-    pub(crate) received: u64,
     /// What the response's head said of the call's end.
     pub(crate) head_code: Option<Code>,
+}
+
+impl Attempt {
+    /// So much more of the request has been sent.
+    pub(crate) fn sent(&mut self, data: &[u8]) {
+        self.sent += data.len() as u64;
+        let followed = self.lengths.follow(data, u32::MAX);
+        debug_assert!(followed.is_ok(), "no length is beyond that limit");
+    }
 }
 
 /// Names a call, also after it has gone.

@@ -8,7 +8,7 @@ use crate::{
     connection::{self, Connection, Event, Role, StreamKey},
     engine::{Action, ConnKey},
     fields::Fields,
-    relay::watch::Line,
+    relay::{refusals::Refused, watch::Line},
 };
 
 /// Where a connection is in the table.
@@ -18,6 +18,8 @@ pub(crate) type ConnIx = u32;
 pub(crate) struct Conn {
     pub(crate) connection: Connection,
     pub(crate) side: Side,
+    /// Requests of the client's that were no calls and are not over.
+    pub(crate) refused: Vec<Refused>,
     /// The driver has been told to write.
     is_dirty: bool,
     /// The driver has been told to close it. Nothing that it says counts any more.
@@ -54,7 +56,8 @@ impl Conns {
         let role = if matches!(side, Side::Client) { Role::Server } else { Role::Client };
         self.clients += usize::from(role == Role::Server);
         let connection = Connection::new(role, settings, now);
-        self.slots[ix as usize].conn = Some(Conn { connection, side, is_dirty: false, is_closing: false });
+        let conn = Conn { connection, side, refused: Vec::new(), is_dirty: false, is_closing: false };
+        self.slots[ix as usize].conn = Some(conn);
         self.touch(ix);
         ix
     }

@@ -3,7 +3,8 @@
 //! A [`Relay`] owns its connections and its calls and shares nothing. It is driven: bytes and time come in by
 //! [`Engine::receive`], what is to be done comes out of [`Engine::poll_action`].
 //!
-//! In the order of a call: `requests` takes it from its client, `attempts` places it by the [`Placement`] and sends it,
+//! In the order of a call: `requests` takes it from its client (and `refusals`
+//! answers what is no call), `attempts` places it by the [`Placement`] and sends it,
 //! `responses` brings back what the endpoint says, `ending` ends it, however it ends. Beside that, `endpoints` keeps the
 //! connections that the newest picker knows, and `watch` tells which of them hang.
 
@@ -15,6 +16,7 @@ mod ending;
 mod endpoints;
 mod links;
 mod placement;
+mod refusals;
 mod requests;
 mod responses;
 mod settings;
@@ -204,6 +206,7 @@ impl<P: Placement> Engine for Relay<P> {
         for ix in self.conns.all() {
             if matches!(self.conns.get(ix).map(|conn| &conn.side), Some(Side::Client)) {
                 self.conns.with(ix, |connection| connection.drain(now));
+                self.stop_all_refused(ix);
                 self.note_timeout(ix);
                 self.settle(now, ix);
             }
@@ -219,7 +222,10 @@ impl<P: Placement> Relay<P> {
     /// Lets streams of this connection go on that were held up, and sees whether it has to go.
     fn settle(&mut self, now: Time, ix: ConnIx) {
         while let Some((stream, is_client)) = self.next_writable(ix) {
-            let Some(call) = self.conns.tag(ix, stream) else { continue };
+            let Some(call) = self.conns.tag(ix, stream) else {
+                self.resume_refusal(ix, stream);
+                continue;
+            };
             if is_client {
                 self.resume_response(now, call);
             } else if let Some(attempt) = self.calls[call].attempt(ix, stream) {

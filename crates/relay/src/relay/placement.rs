@@ -69,9 +69,9 @@ pub trait Placement {
 pub struct AttemptCost {
     /// From the pick to the last byte.
     pub duration: Duration,
-    /// Bytes of messages that were sent, with their prefixes.
+    /// Bytes of messages that were sent, as they were compressed, without their prefixes.
     pub sent: u64,
-    /// Bytes of messages that came back, with their prefixes.
+    /// Bytes of messages that came back, likewise.
     pub received: u64,
 }
 

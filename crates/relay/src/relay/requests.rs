@@ -4,10 +4,9 @@ use evenkeel_balance::{Code, Status, Time};
 
 use crate::{
     connection::{Event, StreamKey},
-    fields::{Field, Fields},
     frame::ErrorCode,
     hpack::Listing,
-    message::{Refusal, Request, write_status},
+    message::{Refusal, Request},
     relay::{Placement, Relay, call::CallIx, conns::ConnIx},
 };
 
@@ -20,17 +19,15 @@ impl<P: Placement> Relay<P> {
         while let Some(event) = self.conns.receive(ix, now, &mut input, &mut self.fields) {
             match event {
                 Event::Head { stream, ends, listing } => self.begin(now, ix, stream, ends, listing),
-                Event::Data { stream, data, ends } => {
-                    if let Some(call) = self.conns.tag(ix, stream) {
-                        self.take_request(now, call, data, ends);
-                    }
-                }
+                Event::Data { stream, data, ends } => match self.conns.tag(ix, stream) {
+                    Some(call) => self.take_request(now, call, data, ends),
+                    None => self.take_refused(ix, stream, ends),
+                },
                 // gRPC has no trailers in requests: what they say is lost, that they end it is not.
-                Event::Trailers { stream, .. } => {
-                    if let Some(call) = self.conns.tag(ix, stream) {
-                        self.take_request(now, call, &[], true);
-                    }
-                }
+                Event::Trailers { stream, .. } => match self.conns.tag(ix, stream) {
+                    Some(call) => self.take_request(now, call, &[], true),
+                    None => self.take_refused(ix, stream, true),
+                },
                 Event::Reset { tag, code, .. } if tag != u32::MAX => self.cancel(now, tag, code),
                 Event::Broken { code, why } => {
                     tracing::debug!(target: "evenkeel::relay", %code, why, "client connection broken");
@@ -38,7 +35,8 @@ impl<P: Placement> Relay<P> {
                     self.conns.touch(ix);
                     self.conns.close(ix);
                 }
-                Event::Reset { .. } | Event::Settled | Event::Leaving { .. } | Event::Pong(_) => {}
+                Event::Reset { .. } => self.forget_refused(ix),
+                Event::Settled | Event::Leaving { .. } | Event::Pong(_) => {}
             }
         }
         self.note_timeout(ix);
@@ -74,27 +72,6 @@ impl<P: Placement> Relay<P> {
             self.begin_hedging(now, call);
         }
         self.place(now, call);
-    }
-
-    /// Answers what is no call.
-    fn refuse(&mut self, ix: ConnIx, stream: StreamKey, ends: bool, refusal: Refusal) {
-        self.counters.refused += 1;
-        let own = &mut self.own;
-        own.clear();
-        own.push(Field::new(b":status", refusal.status.as_bytes()));
-        own.push(Field::new(b"content-type", b"text/plain"));
-        if refusal.with_status {
-            write_status(&Status::new(Code::Internal, refusal.why), own);
-        }
-        let own: &Fields = own;
-        self.conns.with(ix, |connection| {
-            connection.send_head(stream, own.iter(), false);
-            // What the windows do not let pass now is not worth keeping.
-            let taken = connection.send_data(stream, refusal.why.as_bytes(), true);
-            if taken < refusal.why.len() || !ends {
-                connection.reset(stream, ErrorCode::NO_ERROR);
-            }
-        });
     }
 
     /// Payload of a request has come.
@@ -142,7 +119,7 @@ impl<P: Placement> Relay<P> {
         }
         let stream = attempt.stream;
         let taken = self.conns.with(attempt.conn, |connection| connection.send_data(stream, data, ends)).unwrap_or(0);
-        attempt.sent += taken as u64;
+        attempt.sent(&data[..taken]);
         attempt.is_sent = ends && taken == data.len();
         Some(data.len() - taken)
     }

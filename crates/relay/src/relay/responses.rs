@@ -114,7 +114,6 @@ impl<P: Placement> Relay<P> {
             self.counters.too_long += 1;
             return self.give_up(now, call, Status::new(Code::ResourceExhausted, format!("response: {too_long}")));
         }
-        this.attempts[attempt].received += data.len() as u64;
         let (client, to) = (this.client, this.stream);
         let mut taken = 0;
         if this.response.is_empty() {

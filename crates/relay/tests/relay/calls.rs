@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use evenkeel_balance::Code;
-use evenkeel_relay::{connection::StreamKey, frame::ErrorCode, relay::Settings};
+use evenkeel_relay::{
+    connection::{self, StreamKey},
+    engine::Engine,
+    frame::ErrorCode,
+    relay::Settings,
+};
 
 use crate::world::{Heard, World};
 
@@ -48,6 +53,7 @@ fn a_unary_call_goes_there_and_back() {
     assert_eq!(value(&trailers, "grpc-status"), Some("0"));
     world.assert_clean();
     assert_eq!(world.balance.borrow().attempts, [Code::Ok]);
+    assert_eq!(world.balance.borrow().sizes, [(4, 4)], "messages count without their prefixes");
 }
 
 #[test]
@@ -115,6 +121,70 @@ fn what_is_no_call_is_answered_with_http() {
         world.peer(client).heard.clear();
     }
     assert_eq!(world.relay.counters().refused, 4);
+    world.assert_clean();
+}
+
+/// The stream of a request that is refused and has not ended, after the client has all of the answer.
+fn refused(world: &mut World, client: u32) -> StreamKey {
+    let stream = world.call_with(client, &[("content-type", "text/html"), ("content-length", "4")], false);
+    world.run();
+    let heard: Vec<_> = world.peer(client).heard.drain(..).collect();
+    assert!(matches!(&heard[..], [Heard::Head(_, _, false), Heard::Data(_, _, true)]), "{heard:?}");
+    stream
+}
+
+#[test]
+fn a_refused_request_may_end_as_it_will_but_not_go_on() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    let ended = refused(&mut world, client);
+    world.peer(client).connection.send_data(ended, b"body", true);
+    assert_eq!(world.heard(client), None);
+    let wrong = refused(&mut world, client);
+    world.peer(client).connection.send_data(wrong, b"too long", false);
+    assert_eq!(world.heard(client), Some(Heard::Reset(wrong, ErrorCode::PROTOCOL_ERROR)));
+    let endless = refused(&mut world, client);
+    world.peer(client).connection.send_data(endless, b"b", false);
+    assert_eq!(world.heard(client), Some(Heard::Reset(endless, ErrorCode::NO_ERROR)));
+    let given_up = refused(&mut world, client);
+    world.peer(client).connection.reset(given_up, ErrorCode::CANCEL);
+    world.assert_clean();
+}
+
+#[test]
+fn a_refused_request_holds_up_no_drain() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    let before = refused(&mut world, client);
+    let now = world.now;
+    world.relay.drain(now);
+    world.run();
+    let heard: Vec<_> = world.peer(client).heard.drain(..).collect();
+    assert!(heard.contains(&Heard::Reset(before, ErrorCode::NO_ERROR)), "{heard:?}");
+    assert_eq!(world.relay.clients(), 0);
+}
+
+#[test]
+fn an_answer_to_what_is_no_call_waits_for_its_window() {
+    let mut world = World::new(1, "{}");
+    let mut narrow = connection::Settings::default();
+    (narrow.stream_window, narrow.most_stream_window) = (10, 10);
+    let client = world.client_with(&narrow);
+    world.peer(client).releases = false;
+    world.run();
+    let stream = world.call_with(client, &[(":method", "GET")], true);
+    world.run();
+    let mut answer = Vec::new();
+    while let Some(heard) = world.heard(client) {
+        let Heard::Data(_, data, ends) = heard else { continue };
+        assert!(data.len() <= 10, "no more than the window");
+        world.peer(client).connection.release(stream, data.len());
+        answer.extend(data);
+        assert_eq!(ends, answer == b"gRPC calls are POST requests");
+    }
+    assert_eq!(answer, b"gRPC calls are POST requests");
     world.assert_clean();
 }
 

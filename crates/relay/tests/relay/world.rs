@@ -73,6 +73,8 @@ pub(crate) struct Balance {
     pub(crate) down: BTreeSet<Address>,
     pub(crate) told: Vec<Input>,
     pub(crate) attempts: Vec<Code>,
+    /// Bytes of messages that attempts sent and received.
+    pub(crate) sizes: Vec<(u64, u64)>,
     pub(crate) ended: Vec<(Code, Repeats)>,
     pub(crate) running: i64,
 }
@@ -103,6 +105,7 @@ impl World {
             down: BTreeSet::new(),
             told: Vec::new(),
             attempts: Vec::new(),
+            sizes: Vec::new(),
             ended: Vec::new(),
             running: 0,
         }));
@@ -130,8 +133,12 @@ impl World {
 
     /// A client connects.
     pub(crate) fn client(&mut self) -> u32 {
+        self.client_with(&connection::Settings::default())
+    }
+
+    pub(crate) fn client_with(&mut self, settings: &connection::Settings) -> u32 {
         let key = self.relay.accept(self.now);
-        self.add(key, None, Role::Client, &connection::Settings::default())
+        self.add(key, None, Role::Client, settings)
     }
 
     fn add(&mut self, key: ConnKey, address: Option<Address>, role: Role, settings: &connection::Settings) -> u32 {
@@ -419,8 +426,10 @@ impl Placement for Placing {
 
     fn attempt_started(&mut self, _: &Self::Method) {}
 
-    fn attempt_ended(&mut self, _: &Self::Method, code: Code, _: &AttemptCost) {
-        self.0.borrow_mut().attempts.push(code);
+    fn attempt_ended(&mut self, _: &Self::Method, code: Code, cost: &AttemptCost) {
+        let mut balance = self.0.borrow_mut();
+        balance.attempts.push(code);
+        balance.sizes.push((cost.sent, cost.received));
     }
 
     fn ended(&mut self, _: Self::Method, code: Code, _: Duration, repeats: &Repeats) {
