@@ -19,6 +19,7 @@ use crate::{
 ///           committed ──► its end has come ──► the client has all of it: gone
 /// ```
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub(crate) struct Call<M> {
     generation: u32,
     pub(crate) client: ConnIx,

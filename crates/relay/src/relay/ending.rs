@@ -75,7 +75,7 @@ impl<P: Placement> Relay<P> {
     }
 
     /// Ends a call with a status of our own, whatever runs of it.
-    pub(super) fn give_up(&mut self, now: Time, ix: CallIx, status: Status) {
+    pub(super) fn give_up(&mut self, now: Time, ix: CallIx, status: &Status) {
         while !self.calls[ix].attempts.is_empty() {
             self.abandon(now, ix, 0, status.code);
         }
@@ -83,7 +83,7 @@ impl<P: Placement> Relay<P> {
         let call = &mut self.calls[ix];
         let end = call.response.end();
         self.held -= call.response.trim(end);
-        self.answer(now, ix, &status);
+        self.answer(now, ix, status);
     }
 
     /// The deadline has passed.
@@ -95,7 +95,7 @@ impl<P: Placement> Relay<P> {
             Some(peer) => format!("deadline exceeded after {waited:?}, waiting for {peer}"),
             None => format!("deadline exceeded after {waited:?}, before an endpoint was found"),
         };
-        self.give_up(now, ix, Status::new(Code::DeadlineExceeded, why));
+        self.give_up(now, ix, &Status::new(Code::DeadlineExceeded, why));
     }
 
     /// Tells the client a status of our own: behind what it is still to get, or alone.

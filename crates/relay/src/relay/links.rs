@@ -213,11 +213,11 @@ impl<P: Placement> Relay<P> {
         let Some(id) = self.id(ix) else { return };
         let peer = display(self.peer(ix).as_ref());
         // What is written of each has to be known before the connection is replaced.
-        let lost = self.tags(ix);
+        let running = self.tags(ix);
         self.clear_suspicion(ix);
         self.replace(now, ix, id, why, loss);
         let status = Status::new(Code::Unavailable, format!("{peer}: {why}"));
-        for call in lost {
+        for call in running {
             let Some(attempt) = self.calls[call].attempts.iter().position(|attempt| attempt.conn == ix) else {
                 continue;
             };

@@ -87,7 +87,7 @@ impl<P: Placement> Relay<P> {
         let limit = limit(self.settings.max_message, self.placement.config(method).max_request_bytes);
         if let Err(too_long) = call.request_lengths.follow(data, limit) {
             self.counters.too_long += 1;
-            return self.give_up(now, ix, Status::new(Code::ResourceExhausted, format!("request: {too_long}")));
+            return self.give_up(now, ix, &Status::new(Code::ResourceExhausted, format!("request: {too_long}")));
         }
         let is_worth_it = self.is_worth_sending(ix, data.len());
         let rest = if is_worth_it { self.send_straight(ix, data) } else { None };
@@ -174,7 +174,7 @@ impl<P: Placement> Relay<P> {
             self.give_up(
                 now,
                 ix,
-                Status::new(Code::ResourceExhausted, "the proxy keeps too much payload for slow peers"),
+                &Status::new(Code::ResourceExhausted, "the proxy keeps too much payload for slow peers"),
             );
         }
     }

@@ -112,7 +112,7 @@ impl<P: Placement> Relay<P> {
         let limit = limit(self.settings.max_message, self.placement.config(method).max_response_bytes);
         if let Err(too_long) = this.response_lengths.follow(data, limit) {
             self.counters.too_long += 1;
-            return self.give_up(now, call, Status::new(Code::ResourceExhausted, format!("response: {too_long}")));
+            return self.give_up(now, call, &Status::new(Code::ResourceExhausted, format!("response: {too_long}")));
         }
         let (client, to) = (this.client, this.stream);
         let mut taken = 0;
@@ -156,7 +156,7 @@ impl<P: Placement> Relay<P> {
     fn too_much_metadata(&mut self, now: Time, call: CallIx, ix: ConnIx) {
         let peer = self.peer(ix);
         let why = format!("{} sends more metadata than is let through", display(peer.as_ref()));
-        self.give_up(now, call, Status::new(Code::ResourceExhausted, why));
+        self.give_up(now, call, &Status::new(Code::ResourceExhausted, why));
     }
 
     /// The client takes more of a response that was held up.
