@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 mod relay;
 #[path = "../../crates/relay/tests/fuzzing/script.rs"]
 mod script;
+#[allow(dead_code, reason = "tests use more of it")]
 #[path = "../../crates/relay/tests/relay/world.rs"]
 mod world;
 

@@ -305,12 +305,9 @@ impl Connection {
         if id == 0 {
             return Err(Fault::protocol("a PRIORITY frame on no stream"));
         }
-        let place = self.place(id)?;
-        let fault = |code, why| match place {
-            Place::Live(_) => Fault::Stream(id, code),
-            // There is no stream to reset.
-            _ => Fault::Connection(code, why),
-        };
+        // It may name any stream, open or not (6.3); where it is not, there is none to reset.
+        let is_live = self.streams.find(id).is_some();
+        let fault = |code, why| if is_live { Fault::Stream(id, code) } else { Fault::Connection(code, why) };
         let Some((dependency, [_])) = payload.split_first_chunk::<4>() else {
             return Err(fault(ErrorCode::FRAME_SIZE_ERROR, "a PRIORITY frame that is not 5 bytes long"));
         };
