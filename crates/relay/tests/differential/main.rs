@@ -5,7 +5,13 @@
 //! why, and whether the connection is over and why. At the end both have to have seen the same of each stream. Where the
 //! RFC lets an endpoint choose, `allowed.rs` has what it allows, with the section that does.
 
-#![allow(missing_docs, reason = "tests are not documentation")]
+#![allow(
+    missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::needless_pass_by_value,
+    clippy::unwrap_used,
+    reason = "tests are not documentation, and their data are of known sizes"
+)]
 
 mod allowed;
 mod h2_server;
@@ -92,7 +98,8 @@ async fn compare(steps: &[Step]) {
     let greeting = [PREFACE, &settings(&[]), &frame(kind::SETTINGS, flag::ACK, 0, &[])].concat();
     ours.say(&greeting);
     theirs.say(&greeting).await;
-    (ours.hear(), theirs.hear().await);
+    ours.hear();
+    theirs.hear().await;
     let mut writer = steps::Writer::default();
     for (at, step) in steps.iter().enumerate() {
         let bytes = writer.bytes(step);
@@ -101,9 +108,10 @@ async fn compare(steps: &[Step]) {
         theirs.say(&bytes).await;
         let (we, they) = (Verdict::of(&ours.hear()), Verdict::of(&theirs.hear().await));
         let is_over = we.goaway.is_some() || they.goaway.is_some();
-        if we != they && !allowed::differs(step, before, &we, &they) {
-            panic!("step {at} of {steps:?}\n{step:?} with {before:?}: we say {we:?}, they say {they:?}");
-        }
+        assert!(
+            we == they || allowed::differs(step, before, &we, &they),
+            "step {at} of {steps:?}\n{step:?} with {before:?}: we say {we:?}, they say {they:?}"
+        );
         if is_over || we != they {
             return;
         }

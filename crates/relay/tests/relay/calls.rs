@@ -13,17 +13,17 @@ use evenkeel_relay::{
 use crate::world::{Heard, World};
 
 /// A message in gRPC's framing.
-fn message(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn message(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap();
     [&[0], &length.to_be_bytes()[..], payload].concat()
 }
 
-fn value<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     fields.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
 }
 
 /// The backend that a call has come to, and its stream there.
-fn arrived(world: &mut World) -> (u32, StreamKey, Vec<(String, String)>, bool) {
+pub(crate) fn arrived(world: &mut World) -> (u32, StreamKey, Vec<(String, String)>, bool) {
     world.run();
     let found = world.peers.values_mut().filter(|peer| peer.address.is_some()).find_map(|peer| {
         let at = peer.heard.iter().position(|heard| matches!(heard, Heard::Head(..)))?;
