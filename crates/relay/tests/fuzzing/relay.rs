@@ -141,7 +141,7 @@ impl Scene {
             op::STEP => (0..script.byte() % 8).for_each(|_| _ = self.world.step()),
             op::RUN => self.world.run(),
             op::CUT => self.world.chunk = [usize::MAX, 1, 10, 1_000][usize::from(script.byte() % 4)],
-            op::PASS => self.world.pass(Duration::from_millis(1 << (script.byte() % 16))),
+            op::PASS => self.world.pass(Duration::from_millis(1 << (script.byte() % 15))),
             op::RESOLVE => {
                 let count = u16::from(script.byte() % BACKENDS);
                 self.world.resolve((0..count).map(backend));
@@ -315,7 +315,7 @@ impl Scene {
             self.world.kill(backend);
         }
         self.world.assert_clean();
-        self.world.pass(Duration::from_secs(30));
+        self.world.pass(Duration::from_secs(1));
         self.world.assert_clean();
         self.reached.ended = self.world.balance.borrow().ended.len();
         self.reached

@@ -89,7 +89,7 @@ const RETRIED: &[&[u8]] = &[
     &[relay_op::CALL, 0, 0, 1, relay_op::RUN, relay_op::ANSWER, 0, 1, 1, relay_op::RUN, relay_op::PASS, 10],
     &[relay_op::RESET, 0, 1, relay_op::RUN, relay_op::KILL, 1, relay_op::RUN],
     &[relay_op::CALL, 0, 3, 0, relay_op::DOWN, 0, relay_op::RUN, relay_op::LEAVE, 2, 1, relay_op::RUN],
-    &[relay_op::RESOLVE, 3, relay_op::RUN, relay_op::DRAIN, relay_op::PASS, 15],
+    &[relay_op::RESOLVE, 3, relay_op::RUN, relay_op::DRAIN, relay_op::PASS, 14],
 ];
 
 /// Slow readers on both sides with small windows, hedges, and noise from either.
