@@ -72,7 +72,7 @@ pub use entropy::Entropy;
 pub use health::{HealthCheck, HealthSignal, UnknownService};
 pub use hedging::{Failure, HedgeBudget, Hedges};
 pub use keepalive::{Keepalive, KeepaliveSettings, KeepaliveVerdict};
-pub use load::Load;
+pub use load::{Load, Suspicion};
 pub use load_report::LoadReport;
 pub use loss::Loss;
 pub use picker::{Call, Metadata, NoChoice, Observer, Outcome, Pick, PickArgs, Picker, Route};

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What one endpoint is doing now and has done so far.
@@ -12,6 +14,14 @@ pub struct Load {
     succeeded: AtomicU64,
     failed: AtomicU64,
     suspect: AtomicBool,
+}
+
+/// What pickers hear of one connection whose peer owes a sign of life. Only what was raised here is cleared, at the latest
+/// when this is dropped: the endpoint may have another connection by now.
+#[derive(Debug)]
+pub struct Suspicion {
+    load: Arc<Load>,
+    is_raised: bool,
 }
 
 impl Load {
@@ -61,5 +71,25 @@ impl Load {
         self.in_flight.fetch_sub(1, Relaxed);
         let counter = if ok { &self.succeeded } else { &self.failed };
         counter.fetch_add(1, Relaxed);
+    }
+}
+
+impl Suspicion {
+    /// None yet, of the endpoint with this load.
+    pub fn new(load: Arc<Load>) -> Self {
+        Self { load, is_raised: false }
+    }
+
+    /// Raises or clears it.
+    pub fn set(&mut self, is_raised: bool) {
+        if std::mem::replace(&mut self.is_raised, is_raised) != is_raised {
+            self.load.suspect(is_raised);
+        }
+    }
+}
+
+impl Drop for Suspicion {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }

@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use evenkeel_balance::{Keepalive, KeepaliveSettings, KeepaliveVerdict, Load, Loss, Progress, Time, Traffic, Verdict};
+use evenkeel_balance::{
+    Keepalive, KeepaliveSettings, KeepaliveVerdict, Load, Loss, Progress, Suspicion, Time, Traffic, Verdict,
+};
 use h2::client::SendRequest;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -40,27 +42,6 @@ pub struct Line<S> {
     suspicion: Suspicion,
     timer: Option<Pin<Box<Sleep>>>,
     has_spoken: bool,
-}
-
-/// What pickers hear of a peer that owes a sign of life. Only what was raised here is cleared: the endpoint may have
-/// another connection by now.
-struct Suspicion {
-    load: Arc<Load>,
-    raised: bool,
-}
-
-impl Suspicion {
-    fn set(&mut self, raised: bool) {
-        if std::mem::replace(&mut self.raised, raised) != raised {
-            self.load.suspect(raised);
-        }
-    }
-}
-
-impl Drop for Suspicion {
-    fn drop(&mut self) {
-        self.set(false);
-    }
 }
 
 /// What happens to a connection.
@@ -274,7 +255,7 @@ impl<S> Line<S> {
             clock,
             progress: Progress::new(progress),
             keepalive: Keepalive::new(keepalive),
-            suspicion: Suspicion { load, raised: false },
+            suspicion: Suspicion::new(load),
             timer: None,
             has_spoken: false,
         }

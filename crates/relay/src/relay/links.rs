@@ -1,6 +1,6 @@
 //! The connections to endpoints: made, lost, left, and watched.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use evenkeel_balance::{Code, ConnectionId, Input, Loss, Status, SubchannelId, Time};
 
@@ -11,6 +11,7 @@ use crate::{
     relay::{
         Placement, Relay,
         attempts::{Failed, How},
+        call::CallIx,
         conns::{ConnIx, Side},
         endpoints::Endpoint,
         responses::display,
@@ -69,17 +70,18 @@ impl<P: Placement> Relay<P> {
     /// The balancer's connection to the endpoint is over or another: ours takes no more calls, those in line go elsewhere.
     fn leave_endpoint(&mut self, now: Time, endpoint: Endpoint) {
         for ix in endpoint.conns {
+            self.leave_line(ix);
             self.conns.with(ix, |connection| connection.drain(now));
             self.settle(now, ix);
         }
         for key in endpoint.line {
             let Some(call) = self.calls.find(key) else { continue };
-            self.leave_line(call);
+            self.leave_queue(call);
             self.waiting.push_back(self.calls.key(call));
         }
     }
 
-    fn leave_line(&mut self, call: u32) {
+    fn leave_queue(&mut self, call: CallIx) {
         if let Some(ticket) = self.calls[call].in_line.take() {
             ticket.withdraw();
         }
@@ -112,7 +114,8 @@ impl<P: Placement> Relay<P> {
         let id = self.take_dial(dial)?;
         match outcome {
             Ok(()) => {
-                let line = Line::new(now, id, self.placement.line());
+                let load = Arc::clone(&self.endpoints.of(id)?.load);
+                let line = Line::new(now, id, load, self.placement.line());
                 let ix = self.conns.insert(now, &self.endpoint_settings, Side::Endpoint(line));
                 self.endpoints.of(id)?.conns.push(ix);
                 self.counters.connected += 1;
@@ -146,7 +149,7 @@ impl<P: Placement> Relay<P> {
         self.placement.tell(Input::Disconnected(id, status));
         for key in line {
             let Some(call) = self.calls.find(key) else { continue };
-            self.leave_line(call);
+            self.leave_queue(call);
             // Another endpoint may take it; this one will be gone from the next picker.
             self.calls[call].avoided.push(id.subchannel);
             self.place(now, call);
@@ -214,7 +217,7 @@ impl<P: Placement> Relay<P> {
         let peer = display(self.peer(ix).as_ref());
         // What is written of each has to be known before the connection is replaced.
         let running = self.tags(ix);
-        self.clear_suspicion(ix);
+        self.leave_line(ix);
         self.replace(now, ix, id, why, loss);
         let status = Status::new(Code::Unavailable, format!("{peer}: {why}"));
         for call in running {
@@ -288,11 +291,6 @@ impl<P: Placement> Relay<P> {
         if streams > 0 || is_suspect || self.placement.line().1.time.is_some() {
             self.watch_from(now);
         }
-        if let Some(endpoint) = self.endpoints.of(id)
-            && watched != Watched::Well
-        {
-            endpoint.load.suspect(is_suspect);
-        }
         match watched {
             Watched::Well => {}
             Watched::Ping => {
@@ -308,13 +306,10 @@ impl<P: Placement> Relay<P> {
         }
     }
 
-    /// A connection that owed a sign of life is over: the next one owes nothing.
-    fn clear_suspicion(&mut self, ix: ConnIx) {
-        if let Some(Side::Endpoint(line)) = self.conns.get(ix).map(|conn| &conn.side)
-            && line.is_suspect()
-            && let Some(endpoint) = self.endpoints.get(line.id.subchannel)
-        {
-            endpoint.load.suspect(false);
+    /// No more calls go to this connection. What it owed, the next one does not.
+    fn leave_line(&mut self, ix: ConnIx) {
+        if let Some(Side::Endpoint(line)) = self.conns.get_mut(ix).map(|conn| &mut conn.side) {
+            line.leave();
         }
     }
 

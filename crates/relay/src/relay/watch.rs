@@ -1,7 +1,10 @@
 //! A connection to an endpoint, watched for silence.
 
+use std::sync::Arc;
+
 use evenkeel_balance::{
-    ConnectionId, Keepalive, KeepaliveSettings, KeepaliveVerdict, Progress, ProgressSettings, Time, Traffic, Verdict,
+    ConnectionId, Keepalive, KeepaliveSettings, KeepaliveVerdict, Load, Progress, ProgressSettings, Suspicion, Time,
+    Traffic, Verdict,
 };
 
 /// What the relay knows of a connection to an endpoint beside what HTTP/2 does.
@@ -13,6 +16,9 @@ pub(crate) struct Line {
     /// Whether a call has gone over it.
     pub(crate) has_carried: bool,
     progress: Progress,
+    suspicion: Suspicion,
+    /// Calls no longer go here: what becomes of those that run says nothing of the endpoint.
+    is_left: bool,
     keepalive: Keepalive,
     unanswered_since: Option<Time>,
     received_at: Time,
@@ -35,6 +41,7 @@ impl Line {
     pub(crate) fn new(
         now: Time,
         id: ConnectionId,
+        load: Arc<Load>,
         (progress, keepalive): (ProgressSettings, KeepaliveSettings),
     ) -> Self {
         Self {
@@ -42,6 +49,8 @@ impl Line {
             since: now,
             has_carried: false,
             progress: Progress::new(progress),
+            suspicion: Suspicion::new(load),
+            is_left: false,
             keepalive: Keepalive::new(keepalive),
             unanswered_since: None,
             received_at: now,
@@ -76,6 +85,12 @@ impl Line {
         self.progress.is_suspect()
     }
 
+    /// No more calls go here: there is another connection, or none.
+    pub(crate) fn leave(&mut self) {
+        self.is_left = true;
+        self.suspicion.set(false);
+    }
+
     /// Judges the connection, on which so many streams are open.
     pub(crate) fn judge(&mut self, now: Time, streams: usize) -> Watched {
         let in_use = streams > 0;
@@ -100,6 +115,7 @@ impl Line {
             Verdict::Dead => Watched::Dead("no byte came while calls were outstanding"),
         };
         self.is_probing |= judged == Watched::Ping;
+        self.suspicion.set(!self.is_left && self.progress.is_suspect());
         judged
     }
 }

@@ -191,12 +191,31 @@ fn a_backend_that_hangs_is_found_out_and_heard_again() {
     }
     let later = arrivals(&mut world);
     assert!(later.len() == 4 && later.iter().all(|(peer, _)| *peer != hung), "calls go to the other");
+    assert_eq!(world.suspects(), 0, "a new connection has taken its place");
     world.peer(hung).hangs = false;
     let output = {
         let key = world.peer(hung).key;
         world.relay.output(key).len()
     };
     assert!(output > 0, "what was sent meanwhile is still there");
+}
+
+#[test]
+fn a_slow_backend_is_suspect_until_it_answers_a_ping() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    let slow = world.backends(0)[0];
+    world.call(client, true);
+    let (_, there) = arrivals(&mut world)[0];
+    world.peer(slow).hangs = true;
+    world.pass(Duration::from_millis(150));
+    assert_eq!(world.suspects(), 1);
+    world.wake(slow);
+    world.pass(Duration::from_millis(50));
+    assert_eq!(world.suspects(), 0);
+    world.peer(slow).refuse(there, "0");
+    world.assert_clean();
 }
 
 #[test]

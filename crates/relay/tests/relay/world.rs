@@ -217,6 +217,13 @@ impl World {
         true
     }
 
+    /// A peer that hung goes on.
+    pub(crate) fn wake(&mut self, peer: u32) {
+        self.peer(peer).hangs = false;
+        let key = self.peer(peer).key;
+        self.deliver(key);
+    }
+
     /// From the relay to the peer.
     fn deliver(&mut self, key: ConnKey) {
         loop {
@@ -283,6 +290,11 @@ impl World {
     pub(crate) fn heard(&mut self, peer: u32) -> Option<Heard> {
         self.run();
         self.peer(peer).heard.pop_front()
+    }
+
+    /// How many endpoints pickers take for suspect.
+    pub(crate) fn suspects(&self) -> usize {
+        self.balance.borrow().connections.values().filter(|(_, load)| load.is_suspect()).count()
     }
 
     /// Whether nothing is left over of any call.
