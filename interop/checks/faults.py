@@ -79,13 +79,13 @@ class Trial:
 
 
 def killed(peers, service_config, most_failures):
-    trial = Trial(peers, 1000, 12, "round_robin", service_config)
+    trial = Trial(peers, 1000, 9.5, "round_robin", service_config)
     victim = trial.backends[0]
-    trial.until(2)
+    trial.until(1)
     shot = time.time()
     victim.kill()
     dead = time.time()
-    trial.until(5)
+    trial.until(4)
     peers.backend("grpc-go", victim.name, victim.address)
     back = time.time()
     calls = trial.calls()
@@ -102,13 +102,13 @@ def killed(peers, service_config, most_failures):
 
 
 def drained(peers):
-    trial = Trial(peers, 1000, 12, "round_robin", {})
+    trial = Trial(peers, 1000, 9.5, "round_robin", {})
     victim = trial.backends[0]
-    trial.until(2)
+    trial.until(1)
     victim.send(signal.SIGTERM)
     code = victim.wait()
     expect(code == 0, f"the backend ended with {code}")
-    trial.until(5)
+    trial.until(4)
     peers.backend("grpc-go", victim.name, victim.address)
     back = time.time()
     calls = trial.calls()
@@ -119,12 +119,12 @@ def drained(peers):
 
 
 def not_serving(peers):
-    trial = Trial(peers, 1000, 10, "round_robin", {})
+    trial = Trial(peers, 1000, 8.5, "round_robin", {})
     victim = trial.backends[0]
-    trial.until(2)
+    trial.until(1)
     victim.ask("not_serving")
     told = time.time()
-    trial.until(5)
+    trial.until(4)
     serving = time.time()
     victim.ask("serving")
     calls = trial.calls()
@@ -137,12 +137,12 @@ def not_serving(peers):
 
 
 def stopped(peers, policy):
-    trial = Trial(peers, 1000, 11, policy, {})
+    trial = Trial(peers, 1000, 8.5, policy, {})
     victim = trial.backends[0]
-    trial.until(2)
+    trial.until(1)
     victim.send(signal.SIGSTOP)
     stop = time.time()
-    trial.until(5)
+    trial.until(4)
     woken = time.time()
     victim.send(signal.SIGCONT)
     calls = trial.calls()

@@ -5,10 +5,12 @@
 //! the endpoints. Each runs a [relay engine](evenkeel_relay) and places calls by the channel's newest picker.
 //!
 //! In the order of a call: `proxy` listens and starts the workers, the engine reads the call, `placement` chooses its
-//! endpoint and hears how it ended. Beside that, `control` dials endpoints for the workers and tells them of new pickers.
+//! endpoint and hears how it ended. Beside that, `control` dials endpoints for the workers and tells them of new pickers, `figures`
+//! asks them what they count, and `metrics` passes that on.
 
 mod control;
 mod figures;
+mod metrics;
 mod placement;
 mod proxy;
 mod settings;

@@ -11,6 +11,7 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
 use crate::{
     Monitor, Settings,
     control::{self, Dial, WorkerHandle},
+    metrics,
     placement::Placing,
 };
 
@@ -78,6 +79,7 @@ impl Proxy {
         if let Some(tls) = self.settings.tls.clone() {
             controls.spawn(control::follow_files(tls));
         }
+        controls.spawn(metrics::keep(monitor.clone(), self.address));
         shutdown.await;
         drain(&monitor, threads, self.settings.drain_timeout).await
     }

@@ -44,6 +44,12 @@ impl Figures {
         figure.map_or(0.0, |figure| *lock(&figure.total)) + samples.iter().sum::<f64>()
     }
 
+    /// What a counter or a gauge has come to, under exactly these labels, where they are no channel's.
+    pub(crate) fn level(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
+        let figure = lock(&self.by_key).get(&name(metric, labels.iter().copied())).cloned();
+        figure.map_or(0.0, |figure| *lock(&figure.total))
+    }
+
     /// The samples of a histogram, likewise.
     pub(crate) fn samples(&self, metric: &str, target: &str, labels: &[(&str, &str)]) -> Vec<f64> {
         self.find(metric, target, labels).map_or_else(Vec::new, |figure| lock(&figure.samples).clone())

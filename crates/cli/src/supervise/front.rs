@@ -4,7 +4,8 @@ use evenkeel_channel::{
     Channel,
     balance::{Connectivity, SubchannelReport, Time, policy},
 };
-use evenkeel_supervisor::control::{DecisionStatus, EndpointStatus, GroupStatus, ProxyStatus};
+use evenkeel_proxy::{Figures, Monitor};
+use evenkeel_supervisor::control::{DecisionStatus, EndpointStatus, GroupStatus, ProxyStatus, TrafficStatus};
 
 /// A proxy as it is seen from the control socket.
 #[derive(Clone, Debug)]
@@ -13,12 +14,15 @@ pub(crate) struct Front {
     pub(super) listen: SocketAddr,
     pub(super) upstream: String,
     pub(super) channel: Channel,
+    pub(super) monitor: Monitor,
 }
 
 impl Front {
     /// None while the runtime is shutting down.
     pub(super) async fn status(&self) -> Option<ProxyStatus> {
         let explanation = self.channel.explain().await?;
+        let figures = self.monitor.figures().await;
+        let floods = figures.counters.connections.floods.by_kind();
         let (now, report) = (self.channel.now(), &explanation.report);
         let failover = failover(&explanation.policies);
         let groups = failover.map(|failover| failover.children.iter().map(group).collect());
@@ -35,6 +39,8 @@ impl Front {
             switched_to: explanation.switched_to,
             remarks: remarks.into_iter().chain(resolver).chain(config).collect(),
             groups: groups.unwrap_or_default(),
+            traffic: traffic(&figures),
+            floods: floods.map(|(kind, count)| (kind.to_owned(), count)).into(),
             endpoints: report.endpoints.iter().map(|report| endpoint(report, now)).collect(),
             decisions: decisions
                 .map(|decision| DecisionStatus { ago_ms: millis(decision.at, now), what: decision.to_string() })
@@ -86,6 +92,21 @@ fn group_name(rank: u32) -> String {
 
 fn group((name, told): &(String, policy::Explanation)) -> GroupStatus {
     GroupStatus { name: name.clone(), what: told.notes.clone() }
+}
+
+fn traffic(figures: &Figures) -> TrafficStatus {
+    let Figures { clients, running, held, refused_connections, counters, .. } = figures;
+    TrafficStatus {
+        clients: *clients as u64,
+        running: *running as u64,
+        held_bytes: *held as u64,
+        calls: counters.calls,
+        refused_connections: *refused_connections,
+        refused_streams: counters.connections.refused,
+        refused_requests: counters.refused,
+        too_long: counters.too_long,
+        held_too_much: counters.held_too_much,
+    }
 }
 
 fn endpoint(SubchannelReport { address, state, load, .. }: &SubchannelReport, now: Time) -> EndpointStatus {

@@ -39,6 +39,7 @@ impl Proxies {
                 listen: proxy.local_addr(),
                 upstream: config.service.clone().or_else(|| config.target.clone()).unwrap_or_default(),
                 channel,
+                monitor: proxy.monitor(),
             });
             let mut drain = proxies.drain.subscribe();
             proxies.serving.spawn(proxy.serve(async move {

@@ -60,6 +60,22 @@ pub struct Floods {
     pub unread: u64,
 }
 
+impl Floods {
+    /// Each kind by its name.
+    pub fn by_kind(&self) -> [(&'static str, u64); 8] {
+        [
+            ("rapid_resets", self.rapid_resets),
+            ("glitches", self.glitches),
+            ("empty_data", self.empty_data),
+            ("pings", self.pings),
+            ("updates", self.updates),
+            ("continuations", self.continuations),
+            ("header_bombs", self.header_bombs),
+            ("unread", self.unread),
+        ]
+    }
+}
+
 impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
         self.streams += other.streams;

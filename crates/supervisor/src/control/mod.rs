@@ -10,7 +10,7 @@ mod server;
 
 pub use client::{AskError, ask};
 pub use path::{default_path, only_path};
-pub use proxy::{DecisionStatus, EndpointStatus, GroupStatus, ProxyStatus};
+pub use proxy::{DecisionStatus, EndpointStatus, GroupStatus, ProxyStatus, TrafficStatus};
 pub use server::{Answer, Control, ControlError};
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What a proxy is doing: which of its endpoints are out, why, since when, and where its calls go.
@@ -19,10 +21,37 @@ pub struct ProxyStatus {
     pub remarks: Vec<String>,
     /// The groups that stand by for each other, in their order; none where there is no such thing.
     pub groups: Vec<GroupStatus>,
+    /// What it does for its clients.
+    pub traffic: TrafficStatus,
+    /// How many connections it has ended because of a flood, by its kind, such as `rapid_resets`.
+    pub floods: BTreeMap<String, u64>,
     /// Each of its endpoints.
     pub endpoints: Vec<EndpointStatus>,
     /// The last decisions, oldest first.
     pub decisions: Vec<DecisionStatus>,
+}
+
+/// What a proxy does for its clients, and what it did not do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficStatus {
+    /// Client connections.
+    pub clients: u64,
+    /// Calls that run.
+    pub running: u64,
+    /// Bytes of payload that are kept for sides that are slow to take them, and for further attempts.
+    pub held_bytes: u64,
+    /// Calls that have begun so far.
+    pub calls: u64,
+    /// Client connections that were closed at once, since there were too many.
+    pub refused_connections: u64,
+    /// Streams beyond what a client may have at once.
+    pub refused_streams: u64,
+    /// Requests that were no gRPC calls.
+    pub refused_requests: u64,
+    /// Calls that ended because a message was longer than is let through.
+    pub too_long: u64,
+    /// Calls that ended because too much payload was kept already.
+    pub held_too_much: u64,
 }
 
 /// What a group of endpoints is doing.
