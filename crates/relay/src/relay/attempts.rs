@@ -55,6 +55,9 @@ pub(super) enum How {
 impl<P: Placement> Relay<P> {
     /// Finds an endpoint for a call, now or later.
     pub(super) fn place(&mut self, now: Time, ix: CallIx) {
+        if !self.calls[ix].wants_attempt() {
+            return;
+        }
         match self.choose(now, ix) {
             Choice::Conn(ticket, conn) => self.start(now, ix, ticket, conn),
             Choice::Line(ticket) => self.stand_in_line(now, ix, ticket),
@@ -108,7 +111,7 @@ impl<P: Placement> Relay<P> {
         let (key, id) = (self.calls.key(ix), ticket.subchannel());
         if let Some(endpoint) = self.endpoints.get_mut(id) {
             endpoint.line.push_back(key);
-            self.calls[ix].in_line = Some(ticket);
+            self.calls[ix].in_line.push(ticket);
             self.dial_if_short(now, id);
         }
     }
@@ -123,11 +126,14 @@ impl<P: Placement> Relay<P> {
     pub(super) fn serve_line(&mut self, now: Time, id: SubchannelId) {
         while let Some(endpoint) = self.endpoints.get_mut(id).filter(|endpoint| !endpoint.line.is_empty()) {
             let conns = endpoint.conns.clone();
-            let Some(conn) = conns.into_iter().find(|ix| self.has_room(*ix)) else { return };
+            let Some(conn) = conns.into_iter().find(|ix| self.has_room(*ix)) else {
+                return self.dial_if_short(now, id);
+            };
             let next = self.endpoints.get_mut(id).and_then(|endpoint| endpoint.line.pop_front());
             let Some(ix) = next.and_then(|key| self.calls.find(key)) else { continue };
-            if let Some(ticket) = self.calls[ix].in_line.take() {
-                self.start(now, ix, ticket, conn);
+            match self.calls[ix].leave_line(id) {
+                Some(ticket) if self.calls[ix].wants_attempt() => self.start(now, ix, ticket, conn),
+                ticket => ticket.into_iter().for_each(Ticket::withdraw),
             }
         }
     }
@@ -234,11 +240,18 @@ impl<P: Placement> Relay<P> {
         {
             self.placement.note_latency(method, now.since(chosen.started));
         }
+        self.keep_one_attempt(now, ix, attempt);
+        self.commit_request(ix);
+    }
+
+    /// Ends all attempts but one, those in line among them. The one is the first after that.
+    pub(super) fn keep_one_attempt(&mut self, now: Time, ix: CallIx, attempt: usize) {
+        let call = &mut self.calls[ix];
+        call.in_line.drain(..).for_each(Ticket::withdraw);
         call.attempts.swap(0, attempt);
         while self.calls[ix].attempts.len() > 1 {
             self.abandon(now, ix, 1, Code::Cancelled);
         }
-        self.commit_request(ix);
     }
 
     /// Ends an attempt that nobody needs any more, here and at its endpoint.

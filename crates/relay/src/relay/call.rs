@@ -40,8 +40,8 @@ pub(crate) struct Call<M> {
     /// Those that run; after the commitment there is one at most.
     pub(crate) attempts: SmallVec<[Attempt; 1]>,
     pub(crate) committed: bool,
-    /// A place in an endpoint's line for streams.
-    pub(crate) in_line: Option<Ticket>,
+    /// Places in endpoints' lines for streams: one, or more where it is hedged.
+    pub(crate) in_line: SmallVec<[Ticket; 1]>,
     /// Endpoints that have failed it, or that a hedge is on.
     pub(crate) avoided: SmallVec<[SubchannelId; 2]>,
     pub(crate) was_refused: bool,
@@ -197,7 +197,7 @@ impl<M> Call<M> {
             can_replay: true,
             attempts: SmallVec::new(),
             committed: false,
-            in_line: None,
+            in_line: SmallVec::new(),
             avoided: SmallVec::new(),
             was_refused: false,
             retries: Retries::new(),
@@ -220,7 +220,7 @@ impl<M> Call<M> {
         (self.request_lengths, self.response_lengths) = (Lengths::default(), Lengths::default());
         self.attempts.clear();
         self.avoided.clear();
-        self.in_line = None;
+        self.in_line.drain(..).for_each(Ticket::withdraw);
         (self.retries, self.hedges, self.repeats) = (Retries::new(), None, Repeats::default());
         self.response_end = None;
         freed
@@ -234,6 +234,17 @@ impl<M> Call<M> {
     /// The attempt on this stream of this connection.
     pub(crate) fn attempt(&self, conn: ConnIx, stream: StreamKey) -> Option<usize> {
         self.attempts.iter().position(|attempt| attempt.conn == conn && attempt.stream == stream)
+    }
+
+    /// Gives up a place in the line of an endpoint.
+    pub(crate) fn leave_line(&mut self, id: SubchannelId) -> Option<Ticket> {
+        let place = self.in_line.iter().position(|ticket| ticket.subchannel() == id)?;
+        Some(self.in_line.swap_remove(place))
+    }
+
+    /// Whether another attempt would be of use: it is not once one counts, or once what one was sent is not kept any more.
+    pub(crate) fn wants_attempt(&self) -> bool {
+        !self.committed && (self.can_replay || self.attempts.is_empty())
     }
 
     /// When something is due without anything happening.

@@ -76,13 +76,13 @@ impl<P: Placement> Relay<P> {
         }
         for key in endpoint.line {
             let Some(call) = self.calls.find(key) else { continue };
-            self.leave_queue(call);
-            self.waiting.push_back(self.calls.key(call));
+            self.leave_queue(call, endpoint.connection.subchannel);
+            self.waiting.push_back(key);
         }
     }
 
-    fn leave_queue(&mut self, call: CallIx) {
-        if let Some(ticket) = self.calls[call].in_line.take() {
+    fn leave_queue(&mut self, call: CallIx, id: SubchannelId) {
+        if let Some(ticket) = self.calls[call].leave_line(id) {
             ticket.withdraw();
         }
     }
@@ -149,7 +149,7 @@ impl<P: Placement> Relay<P> {
         self.placement.tell(Input::Disconnected(id, status));
         for key in line {
             let Some(call) = self.calls.find(key) else { continue };
-            self.leave_queue(call);
+            self.leave_queue(call, id.subchannel);
             // Another endpoint may take it; this one will be gone from the next picker.
             self.calls[call].avoided.push(id.subchannel);
             self.place(now, call);
@@ -160,6 +160,15 @@ impl<P: Placement> Relay<P> {
     pub(super) fn settled(&mut self, now: Time, ix: ConnIx) {
         if let Some(id) = self.id(ix) {
             self.serve_line(now, id.subchannel);
+        }
+    }
+
+    /// Room for streams may have come about without one ending: the server allows more, or has read what waited for it.
+    pub(super) fn note_room(&mut self, ix: ConnIx) {
+        let Some(Side::Endpoint(line)) = self.conns.get(ix).map(|conn| &conn.side) else { return };
+        let id = line.id.subchannel;
+        if self.endpoints.get(id).is_some_and(|endpoint| !endpoint.line.is_empty()) && self.has_room(ix) {
+            self.freed.push(id);
         }
     }
 
@@ -180,8 +189,10 @@ impl<P: Placement> Relay<P> {
 
     /// The connection is over for new calls; another one takes its place, or the balancer hears of it.
     fn replace(&mut self, now: Time, ix: ConnIx, id: ConnectionId, why: &str, loss: Loss) {
-        let Some(Side::Endpoint(line)) = self.conns.get(ix).map(|conn| &conn.side) else { return };
-        let was_of_use = line.has_carried || now.since(line.since) >= SHORT_LIVED;
+        let Some(conn) = self.conns.get(ix) else { return };
+        let Side::Endpoint(line) = &conn.side else { return };
+        let was_of_use =
+            conn.connection.is_settled() && (line.has_carried || now.since(line.since) >= SHORT_LIVED);
         let Some(endpoint) = self.endpoints.of(id) else { return };
         endpoint.conns.retain(|other| *other != ix);
         if endpoint.conns.is_empty() && endpoint.dialling.is_empty() {

@@ -233,6 +233,7 @@ impl<P: Placement> Relay<P> {
             }
         }
         self.conns.touch(ix);
+        self.note_room(ix);
         if self.conns.get(ix).is_some_and(|conn| conn.connection.is_finished()) {
             self.conns.close(ix);
         }

@@ -132,6 +132,7 @@ impl<P: Placement> Relay<P> {
         let rest = rest.unwrap_or(data.len());
         let taken = data.len() - rest;
         if call.can_replay && call.request.len() + data.len() > self.settings.max_replay {
+            self.keep_furthest_attempt(now, ix);
             self.commit_request(ix);
         }
         let call = &mut self.calls[ix];
@@ -154,6 +155,14 @@ impl<P: Placement> Relay<P> {
             self.conns.with(client, |connection| connection.release(stream, taken));
         }
         self.check_held(now, ix);
+    }
+
+    /// The request is too long to be kept for more than one attempt (gRFC A6): the one goes on that has most of it.
+    fn keep_furthest_attempt(&mut self, now: Time, ix: CallIx) {
+        let attempts = self.calls[ix].attempts.iter().enumerate();
+        if let Some((furthest, _)) = attempts.max_by_key(|(_, attempt)| attempt.sent) {
+            self.keep_one_attempt(now, ix, furthest);
+        }
     }
 
     /// No other attempt can be made: what has gone out is let go.

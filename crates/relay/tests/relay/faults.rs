@@ -11,11 +11,11 @@ const RETRIES: &str = r#"{"methodConfig": [{"name": [{}], "retryPolicy": {
     "maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"]}}]}"#;
 
-const HEDGES: &str = r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {
+pub(crate) const HEDGES: &str = r#"{"methodConfig": [{"name": [{}], "hedgingPolicy": {
     "maxAttempts": 2, "hedgingDelay": "0.1s", "nonFatalStatusCodes": ["UNAVAILABLE"]}}]}"#;
 
 /// The calls that have come to backends: where, and on which stream.
-fn arrivals(world: &mut World) -> Vec<(u32, StreamKey)> {
+pub(crate) fn arrivals(world: &mut World) -> Vec<(u32, StreamKey)> {
     world.run();
     let mut found = Vec::new();
     for peer in world.peers.values_mut().filter(|peer| peer.address.is_some()) {
@@ -31,7 +31,7 @@ fn arrivals(world: &mut World) -> Vec<(u32, StreamKey)> {
     found
 }
 
-fn status(world: &mut World, client: u32) -> Option<String> {
+pub(crate) fn status(world: &mut World, client: u32) -> Option<String> {
     world.run();
     let heard: Vec<_> = world.peer(client).heard.drain(..).collect();
     heard.iter().rev().find_map(|heard| {

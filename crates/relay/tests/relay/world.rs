@@ -33,6 +33,10 @@ pub(crate) struct World {
     pub(crate) down: BTreeSet<Address>,
     /// Bytes a delivery, at most.
     pub(crate) chunk: usize,
+    /// What backends allow that come from now on.
+    pub(crate) backend_settings: connection::Settings,
+    /// Backends that come from now on say nothing.
+    pub(crate) mute: bool,
 }
 
 /// The far end of a connection of the relay's.
@@ -112,7 +116,8 @@ impl World {
         let relay = Relay::new(settings, Placing(Rc::clone(&balance)));
         let now = Time::from_nanos(1_000_000_000);
         let (peers, down) = (BTreeMap::new(), BTreeSet::new());
-        let mut world = Self { now, relay, balance, peers, down, chunk: usize::MAX };
+        let backend_settings = connection::Settings::default();
+        let mut world = Self { now, relay, balance, peers, down, chunk: usize::MAX, backend_settings, mute: false };
         world.resolve((0..backends).map(backend));
         world.run();
         world
@@ -210,7 +215,9 @@ impl World {
             }
             Action::Dial { dial, address, .. } => {
                 if let Some(key) = self.relay.dialled(self.now, dial, Ok(())) {
-                    self.add(key, Some(address), Role::Server, &connection::Settings::default());
+                    let settings = self.backend_settings.clone();
+                    let peer = self.add(key, Some(address), Role::Server, &settings);
+                    self.peer(peer).hangs = self.mute;
                 }
             }
         }
@@ -257,6 +264,12 @@ impl World {
 
     pub(crate) fn peer(&mut self, peer: u32) -> &mut Peer {
         self.peers.get_mut(&peer).expect("the peer is there")
+    }
+
+    /// A peer reads what the relay has written.
+    pub(crate) fn hear(&mut self, peer: u32, input: &[u8]) {
+        let now = self.now;
+        self.peer(peer).hear(now, input);
     }
 
     /// The connection of a peer breaks, as when its process is killed.
