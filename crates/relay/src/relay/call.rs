@@ -236,6 +236,11 @@ impl<M> Call<M> {
         self.attempts.iter().position(|attempt| attempt.conn == conn && attempt.stream == stream)
     }
 
+    /// How much payload is kept of it, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        self.request.len() + self.response.len()
+    }
+
     /// Gives up a place in the line of an endpoint.
     pub(crate) fn leave_line(&mut self, id: SubchannelId) -> Option<Ticket> {
         let place = self.in_line.iter().position(|ticket| ticket.subchannel() == id)?;

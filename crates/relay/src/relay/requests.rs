@@ -154,7 +154,7 @@ impl<P: Placement> Relay<P> {
         if taken > 0 {
             self.conns.with(client, |connection| connection.release(stream, taken));
         }
-        self.check_held(now, ix);
+        self.check_held(now);
     }
 
     /// The request is too long to be kept for more than one attempt (gRFC A6): the one goes on that has most of it.
@@ -176,15 +176,21 @@ impl<P: Placement> Relay<P> {
         }
     }
 
-    /// Ends a call for which there is no room any more.
-    pub(super) fn check_held(&mut self, now: Time, ix: CallIx) {
-        if self.held > self.settings.max_held && self.calls[ix].method.is_some() {
+    /// Where too much is kept, ends the call that keeps most: its peers are the slow ones, and others are not to pay for it.
+    pub(super) fn check_held(&mut self, now: Time) {
+        while self.held > self.settings.max_held {
+            let greedy = self.calls.iter().filter(|(_, call)| call.held() > 0);
+            let Some((greediest, call)) = greedy.max_by_key(|(_, call)| call.held()) else { return };
             self.counters.held_too_much += 1;
-            self.give_up(
-                now,
-                ix,
-                &Status::new(Code::ResourceExhausted, "the proxy keeps too much payload for slow peers"),
-            );
+            if call.method.is_some() {
+                let why = "the proxy keeps too much payload for slow peers";
+                self.give_up(now, greediest, &Status::new(Code::ResourceExhausted, why));
+            } else {
+                // All that is left of it is what its client does not take.
+                let (client, stream) = (call.client, call.stream);
+                self.conns.with(client, |connection| connection.reset(stream, ErrorCode::ENHANCE_YOUR_CALM));
+                self.held -= self.calls.remove(greediest);
+            }
         }
     }
 

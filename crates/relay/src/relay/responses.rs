@@ -133,7 +133,7 @@ impl<P: Placement> Relay<P> {
             }
             return self.finish(now, call, code);
         }
-        self.check_held(now, call);
+        self.check_held(now);
     }
 
     fn take_trailers(&mut self, now: Time, ix: ConnIx, stream: StreamKey, listing: Listing) {

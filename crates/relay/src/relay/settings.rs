@@ -17,7 +17,7 @@ pub struct Settings {
     /// How much of a request is kept for another attempt, in bytes; a longer one is sent once. Default 64 KiB.
     pub max_replay: usize,
     /// How much payload a relay keeps for sides that are slow to take it and for further attempts, in bytes, all calls
-    /// together. A call that needs more ends with `RESOURCE_EXHAUSTED`. Default 64 MiB.
+    /// together. Beyond that the call that keeps most ends, with `RESOURCE_EXHAUSTED`. Default 64 MiB.
     pub max_held: usize,
     /// Connections to one endpoint, at most. There is a further one only where the streams that the server allows are all
     /// in use. Default 16.

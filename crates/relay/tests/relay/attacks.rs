@@ -216,14 +216,16 @@ fn an_endpoint_that_never_speaks_http2_is_told_to_the_balancer() {
 #[test]
 fn whoever_makes_the_relay_keep_most_pays_for_it() {
     let mut settings = Settings::default();
-    settings.max_held = 1 << 20;
+    // No more than what sixteen calls keep.
+    let most = 16 * (0xFFFF - 1000) + 3;
+    settings.max_held = most;
     let mut world = World::with(1, "{}", settings);
     let mut small_window = connection::Settings::default();
     small_window.stream_window = 1000;
     let (greedy, modest) = (world.client_with(&small_window), world.client());
     world.run();
     world.peer(greedy).releases = false;
-    for _ in 0..40 {
+    for _ in 0..16 {
         world.call(greedy, true);
     }
     let piece = [&[0, 0, 1, 0, 0][..], &vec![7; 0x1_0000 - 6]].concat();
@@ -241,5 +243,6 @@ fn whoever_makes_the_relay_keep_most_pays_for_it() {
         world.peer(peer).respond(there, &message(2), "0");
         assert_eq!(status(&mut world, modest), Some("0".to_owned()));
     }
-    assert!(world.relay.held() <= 1 << 20);
+    assert!(world.relay.held() <= most);
+    assert_eq!(world.relay.counters().held_too_much, 1);
 }
