@@ -1,6 +1,6 @@
 //! To the endpoint: placing calls, sending them, and trying again.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use evenkeel_balance::{Call as Ticket, Code, Entropy, Failure, Hedges, Pick, Pushback, Status, SubchannelId, Time};
 
@@ -10,7 +10,7 @@ use crate::{
     message::{Lengths, write_timeout},
     relay::{
         AttemptCost, Placement, Relay,
-        call::{Attempt, CallIx},
+        call::{Attempt, CallIx, CallKey, Calls},
         conns::{ConnIx, Side},
         endpoints::Endpoint,
     },
@@ -61,12 +61,17 @@ impl<P: Placement> Relay<P> {
         match self.choose(now, ix) {
             Choice::Conn(ticket, conn) => self.start(now, ix, ticket, conn),
             Choice::Line(ticket) => self.stand_in_line(now, ix, ticket),
-            Choice::Wait => self.waiting.push_back(self.calls.key(ix)),
+            Choice::Wait => self.wait(ix),
             Choice::Fail(status) => {
                 let failed = Failed { status: status.from_control_plane(), how: How::NotPlaced };
                 self.after_failure(now, ix, None, &failed, Pushback::None);
             }
         }
+    }
+
+    fn wait(&mut self, ix: CallIx) {
+        let (key, calls) = (self.calls.key(ix), &self.calls);
+        queue(&mut self.waiting, key, calls);
     }
 
     fn choose(&mut self, now: Time, ix: CallIx) -> Choice {
@@ -110,7 +115,7 @@ impl<P: Placement> Relay<P> {
     fn stand_in_line(&mut self, now: Time, ix: CallIx, ticket: Ticket) {
         let (key, id) = (self.calls.key(ix), ticket.subchannel());
         if let Some(endpoint) = self.endpoints.get_mut(id) {
-            endpoint.line.push_back(key);
+            queue(&mut endpoint.line, key, &self.calls);
             self.calls[ix].in_line.push(ticket);
             self.dial_if_short(now, id);
         }
@@ -411,4 +416,12 @@ impl<P: Placement> Relay<P> {
         }
         self.wake_at(ix);
     }
+}
+
+/// Puts a call at the end of a queue, which does not grow with calls that have gone.
+fn queue<M>(queue: &mut VecDeque<CallKey>, key: CallKey, calls: &Calls<M>) {
+    if queue.len() > 2 * calls.len() {
+        queue.retain(|key| calls.find(*key).is_some());
+    }
+    queue.push_back(key);
 }

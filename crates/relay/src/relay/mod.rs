@@ -23,7 +23,7 @@ mod settings;
 mod stock;
 mod watch;
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use evenkeel_balance::{SubchannelId, Time};
 
@@ -64,6 +64,8 @@ pub struct Relay<P: Placement> {
     version: Option<u64>,
     /// No call is due before this.
     calls_at: Option<Time>,
+    /// Calls that are due are not looked for before this.
+    look_from: Time,
     /// No connection is due before this.
     conns_at: Option<Time>,
     /// Bytes of payload that calls keep.
@@ -89,6 +91,7 @@ impl<P: Placement> Relay<P> {
             own: Fields::new(),
             version: None,
             calls_at: None,
+            look_from: Time::ZERO,
             conns_at: None,
             held: 0,
             is_draining: false,
@@ -248,6 +251,7 @@ impl<P: Placement> Relay<P> {
     /// The call has something due at this time.
     fn wake_at(&mut self, call: CallIx) {
         if let Some(at) = self.calls[call].next_timeout() {
+            let at = at.max(self.look_from);
             self.calls_at = Some(self.calls_at.map_or(at, |before| before.min(at)));
         }
     }
@@ -263,9 +267,15 @@ impl<P: Placement> Relay<P> {
             }
         }
         let next = self.calls.iter().filter_map(|(_, call)| call.next_timeout()).min();
-        self.calls_at = next.map(|at| at.max(now + LOOK_EVERY));
+        let running = u32::try_from(self.calls.len()).unwrap_or(u32::MAX);
+        self.look_from = now + LOOK_EVERY.max(LOOK_AT_ONE * running);
+        self.calls_at = next.map(|at| at.max(self.look_from));
     }
 }
 
 /// Calls that are due are looked for at most this often.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_micros(500);
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+
+/// With many calls, so much time for each goes by between two looks at all of them: some ten times what a look takes, so
+/// that deadlines which follow close upon each other, be it on purpose, do not take the time that calls need.
+const LOOK_AT_ONE: Duration = Duration::from_nanos(200);

@@ -246,3 +246,27 @@ fn whoever_makes_the_relay_keep_most_pays_for_it() {
     assert!(world.relay.held() <= most);
     assert_eq!(world.relay.counters().held_too_much, 1);
 }
+
+#[test]
+fn deadlines_that_follow_close_upon_each_other_are_looked_for_together() {
+    let mut world = World::new(1, "{}");
+    let client = world.client();
+    world.run();
+    for _ in 0..500 {
+        world.call(client, false);
+    }
+    world.run();
+    let (mut looks, start) = (0, world.now);
+    for n in 0..400 {
+        world.call_with(client, &[("grpc-timeout", "100u")], true);
+        world.run();
+        world.now = start + Duration::from_micros(20 * n);
+        if world.relay.next_timeout().is_some_and(|at| at <= world.now) {
+            looks += 1;
+            let now = world.now;
+            world.relay.handle_timeout(now);
+        }
+    }
+    assert!((1..=20).contains(&looks), "{looks}");
+    assert!(world.relay.counters().timed_out > 300);
+}
