@@ -112,6 +112,9 @@ fn write((text, coded): &Text, out: &mut Vec<u8>) {
 }
 
 proptest! {
+    // The fuzz target `hpack` goes on from here.
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
     #[test]
     fn what_we_encode_decodes_to_the_same_here_and_elsewhere(turns in vec(turn(), 1..30)) {
         let mut encoder = Encoder::new(MAX_TABLE.into());
