@@ -4,7 +4,7 @@ use evenkeel_relay::frame::{ErrorCode, kind};
 
 use crate::{
     Verdict,
-    steps::{Known, Step, TRAILERS, VALID},
+    steps::{FOREIGN, Known, Step, TRAILERS, VALID},
 };
 
 /// Whether both verdicts on this step are known and accounted for.
@@ -48,10 +48,14 @@ const CLOSED: ErrorCode = ErrorCode::STREAM_CLOSED;
 
 fn is_known(step: &Step, known: Known, we: Said, they: Said) -> bool {
     match *step {
+        // 8.3: a response has no pseudo-header field of requests. The `h2` crate passes over it.
+        Step::Headers { list: FOREIGN, .. } if known == Known::Asked && they == Said::Nothing => {
+            we == Said::Reset(PROTOCOL)
+        }
         Step::Headers { list, ends, piece, .. } => {
             let is_good = match known {
                 Known::Open => list == TRAILERS && ends,
-                Known::Idle => list < VALID && list != TRAILERS,
+                Known::Idle | Known::Asked => list < VALID && list != TRAILERS,
                 _ => false,
             };
             !is_good && is_known_of_bad_heads(known, piece > 0, we, they) || is_known_of_heads(known, we, they)
@@ -67,6 +71,8 @@ fn is_known(step: &Step, known: Known, we: Said, they: Said) -> bool {
         }
         // 6.5.2: unknown settings are ignored. This one is of RFC 8441, which allows it to be 0 or 1.
         Step::Setting { id: 8, .. } => (we, they) == (Said::Nothing, Said::Goaway(PROTOCOL)),
+        // 6.5.2: a server does not say that push is allowed. The `h2` crate lets a client hear it.
+        Step::Setting { id: 2, .. } => (we, they) == (Said::Goaway(PROTOCOL), Said::Nothing),
         // 5.3.2: priorities are a thing of RFC 7540, where one that is nonsense is an error of its stream (5.3.1). Where
         // that is none that lives, we make it one of the connection, and the `h2` crate may ignore it.
         Step::Priority { .. } | Step::Other { kind: kind::PRIORITY, .. } => {
@@ -82,7 +88,7 @@ fn is_known(step: &Step, known: Known, we: Said, they: Said) -> bool {
 fn is_known_of_heads(known: Known, we: Said, they: Said) -> bool {
     // 5.1: what comes on a stream that we have reset is ignored, or an error where it was to be known.
     let is_error = matches!(they, Said::Goaway(PROTOCOL) | Said::Reset(PROTOCOL));
-    known == Known::ServerReset && we == Said::Nothing && is_error
+    known == Known::WeReset && we == Said::Nothing && is_error
 }
 
 /// Of lists that are no valid message where they come.

@@ -14,7 +14,7 @@
 )]
 
 mod allowed;
-mod h2_server;
+mod h2_peer;
 mod steps;
 
 #[allow(dead_code, reason = "other tests use more of it")]
@@ -33,9 +33,9 @@ use evenkeel_relay::{
 use proptest::prelude::*;
 
 use crate::{
-    h2_server::H2Server,
+    h2_peer::H2Peer,
     raw::{Raw, frame, settings},
-    steps::Step,
+    steps::{Step, Writer},
 };
 
 /// What a stream starts with on both sides, in bytes: small, so that it is exceeded now and then.
@@ -86,21 +86,27 @@ fn seen_by_us(raw: &Raw) -> BTreeMap<u32, Seen> {
     seen.collect()
 }
 
-/// Gives both the steps, up to the first that ends either connection.
-async fn compare(steps: &[Step]) {
-    let mut ours = {
-        let mut settings = Settings::default();
-        settings.stream_window = WINDOW;
-        Raw::silent(Role::Server, settings)
-    };
+/// How many requests a client has sent when steps begin.
+const REQUESTS: usize = 3;
+
+/// Gives both, which are of this role, the steps, up to the first that ends either connection.
+async fn compare(role: Role, steps: &[Step]) {
+    let mut own_settings = Settings::default();
+    own_settings.stream_window = WINDOW;
+    let mut ours = Raw::silent(role, own_settings);
     ours.side.releases = false;
-    let mut theirs = H2Server::start().await;
-    let greeting = [PREFACE, &settings(&[]), &frame(kind::SETTINGS, flag::ACK, 0, &[])].concat();
+    let greeting = [settings(&[]), frame(kind::SETTINGS, flag::ACK, 0, &[])].concat();
+    let (mut theirs, mut writer, greeting) = match role {
+        Role::Server => (H2Peer::server().await, Writer::client(), [PREFACE, &greeting].concat()),
+        Role::Client => {
+            (0..REQUESTS).for_each(|_| _ = ours.open());
+            (H2Peer::client(REQUESTS).await, Writer::server(REQUESTS), greeting)
+        }
+    };
     ours.say(&greeting);
     theirs.say(&greeting).await;
     ours.hear();
     theirs.hear().await;
-    let mut writer = steps::Writer::default();
     for (at, step) in steps.iter().enumerate() {
         let bytes = writer.bytes(step);
         let before = writer.known(step);
@@ -121,11 +127,17 @@ async fn compare(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_server_judges_frames_as_h2_does(steps in prop::collection::vec(steps::step(), 1..25)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(compare(&steps));
+        runtime.block_on(compare(Role::Server, &steps));
+    }
+
+    #[test]
+    fn a_client_judges_frames_as_h2_does(steps in prop::collection::vec(steps::step(), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(compare(Role::Client, &steps));
     }
 }

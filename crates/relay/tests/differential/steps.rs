@@ -1,4 +1,4 @@
-//! What a client may do, sensible or not, and how it looks on the wire.
+//! What the peer may do, sensible or not, and how it looks on the wire.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(crate) enum Of {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// One of [`LISTS`], in pieces of so many bytes.
+    /// One of the lists, in pieces of so many bytes.
     Headers {
         of: Of,
         list: usize,
@@ -64,8 +64,11 @@ pub(crate) enum Step {
     },
 }
 
-/// Lists that a request, or trailers, may come with.
-pub(crate) const LISTS: &[&[(&str, &str)]] = &[
+/// Lists that come as a head or as trailers.
+type Lists = [&'static [(&'static str, &'static str)]; 13];
+
+/// Those of a client.
+const REQUESTS: Lists = [
     &[(":method", "POST"), (":scheme", "http"), (":path", "/a.B/C"), (":authority", "a.b"), ("te", "trailers")],
     &[
         (":method", "POST"),
@@ -90,16 +93,36 @@ pub(crate) const LISTS: &[&[(&str, &str)]] = &[
     &[(":method", "POST"), (":scheme", "http"), (":path", "/a.B/C"), ("x", "a\nb")],
 ];
 
-/// How many of [`LISTS`] are valid.
+/// Those of a server, in the same order.
+const RESPONSES: Lists = [
+    &[(":status", "200"), ("content-type", "t")],
+    &[(":status", "404"), ("x-a", "1"), ("x-a", "2")],
+    &[("grpc-status", "0"), ("x", "y")],
+    &[(":status", "200"), ("content-length", "20")],
+    // Malformed ones.
+    &[("x", "y"), ("content-type", "t")],
+    &[(":status", "20")],
+    &[("x", "y"), (":status", "200")],
+    &[(":status", "200"), (":status", "200")],
+    &[(":status", "200"), ("connection", "close")],
+    &[(":status", "200"), ("X-Upper", "close")],
+    &[(":status", "200"), ("transfer-encoding", "chunked")],
+    &[(":status", "200"), (":path", "/")],
+    &[(":status", "200"), ("x", "a\nb")],
+];
+
+/// How many of the lists are valid.
 pub(crate) const VALID: usize = 4;
-/// The one of [`LISTS`] that is for trailers.
+/// The one of the lists that is for trailers.
 pub(crate) const TRAILERS: usize = 2;
+/// The one that has a pseudo-header field of the other side's.
+pub(crate) const FOREIGN: usize = 11;
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     let latest = || (0_usize..4).prop_map(Of::Latest);
     let opens = prop_oneof![6 => Just(Of::New), 3 => latest(), 1 => (0_u32..14).prop_map(Of::Id)];
     let goes_on = prop_oneof![1 => Just(Of::New), 24 => latest(), 1 => (0_u32..14).prop_map(Of::Id)].boxed();
-    let list = prop_oneof![12 => 0_usize..VALID, 1 => 0..LISTS.len()];
+    let list = prop_oneof![12 => 0_usize..VALID, 1 => 0..REQUESTS.len()];
     let (ends, padded) = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
     prop_oneof![
         8 => (opens, list, ends, padded, prop_oneof![3 => Just(0_usize), 1 => 1_usize..40])
@@ -119,7 +142,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a stream is to the client, before a step.
+/// What a stream is to the peer, before a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Known {
     /// It has not been, and may be opened.
@@ -127,28 +150,36 @@ pub(crate) enum Known {
     Idle,
     /// A later one was opened before.
     PassedOver,
+    /// We have opened it, and its head is still to come.
+    Asked,
     Open,
-    /// The client has ended its half.
+    /// The peer has ended its half.
     HalfClosed,
-    /// The client has reset it.
+    /// The peer has reset it.
     Reset,
-    /// The server has.
-    ServerReset,
+    /// We have.
+    WeReset,
 }
 
-/// Writes steps as a client that remembers its streams.
+/// Writes steps as a peer that remembers the streams.
 pub(crate) struct Writer {
     encoder: Encoder,
+    lists: Lists,
     streams: BTreeMap<u32, Known>,
 }
 
-impl Default for Writer {
-    fn default() -> Self {
-        Self { encoder: Encoder::new(DEFAULT_TABLE), streams: BTreeMap::new() }
-    }
-}
-
 impl Writer {
+    /// A client.
+    pub(crate) fn client() -> Self {
+        Self { encoder: Encoder::new(DEFAULT_TABLE), lists: REQUESTS, streams: BTreeMap::new() }
+    }
+
+    /// A server that has been asked so many things.
+    pub(crate) fn server(requests: usize) -> Self {
+        let streams = (0..requests).map(|nth| (2 * nth as u32 + 1, Known::Asked)).collect();
+        Self { encoder: Encoder::new(DEFAULT_TABLE), lists: RESPONSES, streams }
+    }
+
     /// The id of the step's stream.
     fn id(&self, step: &Step) -> u32 {
         match of(step) {
@@ -171,14 +202,14 @@ impl Writer {
         let known = self.known(step);
         let id = self.id(step);
         let next = match step {
-            _ if verdict.resets.iter().any(|(reset, _)| *reset == id) => Known::ServerReset,
-            Step::Headers { ends: false, .. } if known == Known::Idle => Known::Open,
+            _ if verdict.resets.iter().any(|(reset, _)| *reset == id) => Known::WeReset,
+            Step::Headers { ends: false, .. } if matches!(known, Known::Idle | Known::Asked) => Known::Open,
             Step::Headers { ends: true, .. } | Step::Data { ends: true, .. }
-                if matches!(known, Known::Idle | Known::Open) =>
+                if matches!(known, Known::Idle | Known::Asked | Known::Open) =>
             {
                 Known::HalfClosed
             }
-            Step::Reset { .. } if matches!(known, Known::Open | Known::HalfClosed) => Known::Reset,
+            Step::Reset { .. } if matches!(known, Known::Asked | Known::Open | Known::HalfClosed) => Known::Reset,
             _ => return,
         };
         if id != 0 {
@@ -189,7 +220,9 @@ impl Writer {
     pub(crate) fn bytes(&mut self, step: &Step) -> Vec<u8> {
         let stream = self.id(step);
         match *step {
-            Step::Headers { list, ends, padded, piece, .. } => self.headers(stream, LISTS[list], ends, padded, piece),
+            Step::Headers { list, ends, padded, piece, .. } => {
+                self.headers(stream, self.lists[list], ends, padded, piece)
+            }
             Step::Data { length, ends, padded, .. } => {
                 let payload: Vec<_> = (0..length).map(|n| n as u8).collect();
                 if padded {

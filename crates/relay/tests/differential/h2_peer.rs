@@ -1,4 +1,4 @@
-//! A server of the `h2` crate that takes everything and answers nothing.
+//! A connection of the `h2` crate: a server that takes everything and answers nothing, or a client that waits for answers.
 
 use std::{
     cell::RefCell,
@@ -8,8 +8,8 @@ use std::{
     task::Poll,
 };
 
-use evenkeel_relay::frame::{FrameHeader, HEADER};
-use h2::{RecvStream, server};
+use evenkeel_relay::frame::{FrameHeader, HEADER, PREFACE};
+use h2::{RecvStream, client, server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     task::{LocalSet, yield_now},
@@ -17,26 +17,38 @@ use tokio::{
 
 use crate::{Seen, WINDOW};
 
-/// The wire, and what the server has seen.
-pub(crate) struct H2Server {
+/// What was seen of each stream.
+type Seens = Rc<RefCell<BTreeMap<u32, Seen>>>;
+
+/// The wire, and what it has seen.
+pub(crate) struct H2Peer {
     wire: DuplexStream,
     tasks: LocalSet,
-    seen: Rc<RefCell<BTreeMap<u32, Seen>>>,
+    seen: Seens,
     unread: Vec<u8>,
 }
 
 /// How often everything is let run after each frame. Nothing there waits for time, so what is to happen happens.
 const TURNS: usize = 12;
 
-impl H2Server {
-    pub(crate) async fn start() -> Self {
+impl H2Peer {
+    pub(crate) async fn server() -> Self {
+        Self::start(serve).await
+    }
+
+    /// A client that has sent the heads of as many requests.
+    pub(crate) async fn client(requests: usize) -> Self {
+        Self::start(|wire, seen| call(wire, requests, seen)).await
+    }
+
+    async fn start<F: Future<Output = ()> + 'static>(run: impl FnOnce(DuplexStream, Seens) -> F) -> Self {
         let (wire, far) = tokio::io::duplex(1 << 20);
-        let seen = Rc::new(RefCell::new(BTreeMap::new()));
+        let seen = Seens::default();
         let tasks = LocalSet::new();
-        tasks.spawn_local(serve(far, Rc::clone(&seen)));
-        let mut server = Self { wire, tasks, seen, unread: Vec::new() };
-        server.run().await;
-        server
+        tasks.spawn_local(run(far, Rc::clone(&seen)));
+        let mut peer = Self { wire, tasks, seen, unread: Vec::new() };
+        peer.run().await;
+        peer
     }
 
     async fn run(&mut self) {
@@ -60,6 +72,9 @@ impl H2Server {
         let mut buffer = vec![0; 64 * 1024];
         while let Some(Ok(count @ 1..)) = now_or_never(self.wire.read(&mut buffer)).await {
             self.unread.extend_from_slice(&buffer[..count]);
+        }
+        if self.unread.starts_with(PREFACE) {
+            self.unread.drain(..PREFACE.len());
         }
         let mut frames = Vec::new();
         while let Some(header) = self.unread.first_chunk::<HEADER>().map(FrameHeader::parse) {
@@ -86,7 +101,7 @@ async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-async fn serve(wire: DuplexStream, seen: Rc<RefCell<BTreeMap<u32, Seen>>>) {
+async fn serve(wire: DuplexStream, seen: Seens) {
     let mut builder = server::Builder::new();
     builder.initial_window_size(WINDOW).initial_connection_window_size(16 << 20).max_concurrent_streams(1000);
     let Ok(mut connection) = builder.handshake::<_, &[u8]>(wire).await else { return };
@@ -110,8 +125,35 @@ async fn serve(wire: DuplexStream, seen: Rc<RefCell<BTreeMap<u32, Seen>>>) {
     drop(answers);
 }
 
-/// Reads a request's body to its end, and keeps it open.
-async fn read(mut body: RecvStream, id: u32, seen: Rc<RefCell<BTreeMap<u32, Seen>>>) {
+async fn call(wire: DuplexStream, requests: usize, seen: Seens) {
+    let mut builder = client::Builder::new();
+    builder.initial_window_size(WINDOW).initial_connection_window_size(16 << 20).enable_push(false);
+    let Ok((mut requester, connection)) = builder.handshake::<_, &[u8]>(wire).await else { return };
+    let mut bodies = Vec::new();
+    for _ in 0..requests {
+        let request = http::Request::post("http://a.b/a.B/C").body(()).expect("a request");
+        let Ok((response, body)) = requester.send_request(request, false) else { return };
+        bodies.push(body);
+        tokio::task::spawn_local(hear(response, Rc::clone(&seen)));
+    }
+    // A client without requesters and requests says good-bye, and a request whose body is dropped is reset.
+    _ = connection.await;
+    drop((requester, bodies));
+}
+
+async fn hear(response: client::ResponseFuture, seen: Seens) {
+    let id = response.stream_id().as_u32();
+    let Ok(response) = response.await else { return };
+    let (head, body) = response.into_parts();
+    let mut list = vec![text(":status", head.status.as_str().as_bytes())];
+    list.extend(head.headers.iter().map(|(name, value)| text(name.as_str(), value.as_bytes())));
+    list.sort();
+    seen.borrow_mut().insert(id, Seen { head: list, ..Seen::default() });
+    read(body, id, seen).await;
+}
+
+/// Reads a body to its end, and keeps it open.
+async fn read(mut body: RecvStream, id: u32, seen: Seens) {
     let with = |change: &dyn Fn(&mut Seen)| seen.borrow_mut().get_mut(&id).into_iter().for_each(change);
     while let Some(data) = body.data().await {
         let Ok(data) = data else { return };
