@@ -191,8 +191,7 @@ impl<P: Placement> Relay<P> {
     fn replace(&mut self, now: Time, ix: ConnIx, id: ConnectionId, why: &str, loss: Loss) {
         let Some(conn) = self.conns.get(ix) else { return };
         let Side::Endpoint(line) = &conn.side else { return };
-        let was_of_use =
-            conn.connection.is_settled() && (line.has_carried || now.since(line.since) >= SHORT_LIVED);
+        let was_of_use = conn.connection.is_settled() && (line.has_carried || now.since(line.since) >= SHORT_LIVED);
         let Some(endpoint) = self.endpoints.of(id) else { return };
         endpoint.conns.retain(|other| *other != ix);
         if endpoint.conns.is_empty() && endpoint.dialling.is_empty() {

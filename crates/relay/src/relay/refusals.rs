@@ -13,13 +13,18 @@ use crate::{
 /// A request that was refused and whose stream is not over: its client has not ended it, or does not take the answer.
 ///
 /// The stream stays as HTTP/2 has it, so that what is wrong with the rest of the request is still told, and only where the
-/// client sends on regardless is it told to stop.
+/// client sends on and on is it told to stop.
 #[derive(Debug)]
 pub(crate) struct Refused {
     stream: StreamKey,
     /// What is left of the answer.
     rest: &'static [u8],
+    /// Bytes that came after the answer and were dropped.
+    dropped: usize,
 }
+
+/// A client may send so many bytes after the answer before it is told to stop.
+const MOST_DROPPED: usize = 16 * 1024;
 
 impl<P: Placement> Relay<P> {
     /// Answers what is no call; `ends` if the client has sent all of it.
@@ -42,7 +47,7 @@ impl<P: Placement> Relay<P> {
             return self.stop_refused(ix, stream);
         }
         if let Some(conn) = self.conns.get_mut(ix) {
-            conn.refused.push(Refused { stream, rest });
+            conn.refused.push(Refused { stream, rest, dropped: 0 });
         }
     }
 
@@ -52,9 +57,17 @@ impl<P: Placement> Relay<P> {
         answer.get(taken.unwrap_or(answer.len())..).unwrap_or_default()
     }
 
-    /// More has come of a request that was refused.
-    pub(super) fn take_refused(&mut self, ix: ConnIx, stream: StreamKey, ends: bool) {
-        if ends { self.forget_refused(ix) } else { self.stop_refused(ix, stream) }
+    /// So many bytes more have come of a request that was refused.
+    pub(super) fn take_refused(&mut self, ix: ConnIx, stream: StreamKey, bytes: usize, ends: bool) {
+        if ends {
+            return self.forget_refused(ix);
+        }
+        let Some(refused) = self.refused(ix, stream) else { return };
+        refused.dropped += bytes;
+        if refused.dropped > MOST_DROPPED {
+            return self.stop_refused(ix, stream);
+        }
+        self.conns.with(ix, |connection| connection.release(stream, bytes));
     }
 
     /// The client takes more of the answer to a request that was refused.

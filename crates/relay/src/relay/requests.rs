@@ -21,12 +21,12 @@ impl<P: Placement> Relay<P> {
                 Event::Head { stream, ends, listing } => self.begin(now, ix, stream, ends, listing),
                 Event::Data { stream, data, ends } => match self.conns.tag(ix, stream) {
                     Some(call) => self.take_request(now, call, data, ends),
-                    None => self.take_refused(ix, stream, ends),
+                    None => self.take_refused(ix, stream, data.len(), ends),
                 },
                 // gRPC has no trailers in requests: what they say is lost, that they end it is not.
                 Event::Trailers { stream, .. } => match self.conns.tag(ix, stream) {
                     Some(call) => self.take_request(now, call, &[], true),
-                    None => self.take_refused(ix, stream, true),
+                    None => self.take_refused(ix, stream, 0, true),
                 },
                 Event::Reset { tag, code, .. } if tag != u32::MAX => self.cancel(now, tag, code),
                 Event::Broken { code, why } => {
