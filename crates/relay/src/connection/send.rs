@@ -21,6 +21,12 @@ impl Connection {
         (self.peer.max_concurrent_streams as usize).saturating_sub(self.streams.len()).min(ids as usize)
     }
 
+    /// The largest header list that the peer takes, in bytes as `SETTINGS_MAX_HEADER_LIST_SIZE` counts them; `u32::MAX`
+    /// unless it has said less. A larger one is sent all the same; what the peer then does may cost the connection.
+    pub fn peer_max_header_list(&self) -> u32 {
+        self.peer.max_header_list
+    }
+
     /// Opens a stream by its head; `ends` if nothing follows. Client role. None without [room](Self::room).
     pub fn open<'a>(&mut self, tag: u32, head: impl Iterator<Item = Field<'a>>, ends: bool) -> Option<StreamKey> {
         if self.room() == 0 {

@@ -165,6 +165,7 @@ pub(super) struct PeerSettings {
     pub(super) max_concurrent_streams: u32,
     pub(super) initial_window: u32,
     pub(super) max_frame: u32,
+    pub(super) max_header_list: u32,
     /// Set once the peer has said something about it.
     pub(super) header_table: Option<u32>,
 }
@@ -176,6 +177,7 @@ impl PeerSettings {
             max_concurrent_streams: 100,
             initial_window: DEFAULT_WINDOW,
             max_frame: MIN_MAX_FRAME,
+            max_header_list: u32::MAX,
             header_table: None,
         }
     }
@@ -208,6 +210,7 @@ impl PeerSettings {
                 return Err((ErrorCode::PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range"));
             }
             setting::MAX_FRAME_SIZE => self.max_frame = value,
+            setting::MAX_HEADER_LIST_SIZE => self.max_header_list = value,
             _ => {}
         }
         Ok(())

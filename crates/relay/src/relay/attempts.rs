@@ -13,6 +13,7 @@ use crate::{
         call::{Attempt, CallIx, CallKey, Calls},
         conns::{ConnIx, Side},
         endpoints::Endpoint,
+        responses::display,
     },
 };
 
@@ -147,6 +148,11 @@ impl<P: Placement> Relay<P> {
     fn start(&mut self, now: Time, ix: CallIx, ticket: Ticket, conn: ConnIx) {
         let id = ticket.subchannel();
         self.write_head(now, ix);
+        let most = self.conns.get(conn).map_or(u32::MAX, |conn| conn.connection.peer_max_header_list());
+        if self.own.size() > most as usize {
+            ticket.withdraw();
+            return self.head_too_large(now, ix, conn, most);
+        }
         let call = &self.calls[ix];
         let ends = call.request_ended && call.request.end() == 0;
         let (own, opened) = (&self.own, self.conns.get(conn).map_or(0, |conn| conn.connection.open_streams()));
@@ -178,6 +184,15 @@ impl<P: Placement> Relay<P> {
         let attempt = call.attempts.len() - 1;
         self.watch_from(now);
         self.send_request(ix, attempt);
+    }
+
+    /// The server does not take the head that is in `own`. It is not asked: some take such a head for an attack, and end the
+    /// connection with the calls of others.
+    fn head_too_large(&mut self, now: Time, ix: CallIx, conn: ConnIx, most: u32) {
+        let (size, peer) = (self.own.size(), self.peer(conn));
+        let why = format!("{} takes {most} bytes of metadata; these are {size}", display(peer.as_ref()));
+        let failed = Failed { status: Status::new(Code::ResourceExhausted, why), how: How::NotPlaced };
+        self.after_failure(now, ix, None, &failed, Pushback::None);
     }
 
     /// The head as the endpoint gets it, into `own`.

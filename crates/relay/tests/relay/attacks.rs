@@ -270,3 +270,22 @@ fn deadlines_that_follow_close_upon_each_other_are_looked_for_together() {
     assert!((1..=20).contains(&looks), "{looks}");
     assert!(world.relay.counters().timed_out > 300);
 }
+
+#[test]
+fn a_head_that_its_backend_does_not_take_is_not_sent() {
+    let mut world = World::new(1, "{}");
+    world.backend_settings.max_header_list = 4000;
+    anew(&mut world, 1);
+    let client = world.client();
+    world.run();
+    let large = "x".repeat(4000);
+    for (value, expected) in [(&large[..], "8"), ("small", "0")] {
+        world.call_with(client, &[("large", value)], true);
+        for (peer, stream) in arrivals(&mut world) {
+            world.peer(peer).refuse(stream, "0");
+        }
+        assert_eq!(status(&mut world, client), Some(expected.to_owned()));
+    }
+    assert_eq!(world.backends(0).len(), 1);
+    world.assert_clean();
+}
