@@ -6,7 +6,10 @@ use evenkeel_relay::{
     engine::DialId,
     relay::Relay,
 };
-use tokio::{sync::mpsc::UnboundedReceiver, task::JoinSet};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    task::{JoinError, JoinSet},
+};
 
 use crate::{
     Monitor, Settings,
@@ -61,16 +64,18 @@ impl Proxy {
     }
 
     /// Serves until `shutdown` is done, then drains: no new connections, GOAWAY on those there are, and running calls
-    /// may end within [`Settings::drain_timeout`]. Returns whether all of them did.
+    /// may end within [`Settings::drain_timeout`]. Returns whether all of them did. Where a worker fails it drains as well,
+    /// at once, and returns false.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
         let monitor = self.monitor();
-        let (mut threads, mut controls) = (Vec::new(), JoinSet::new());
+        let (mut threads, mut controls) = (Ends::new(), JoinSet::new());
         for (number, prepared) in self.workers.into_iter().enumerate() {
             controls.spawn(control::serve(self.channel.clone(), prepared.handle.clone(), prepared.dials));
             match start(number, prepared.worker, &self.channel, &self.settings) {
-                Ok(thread) => threads.push(thread),
+                Ok(thread) => drop(threads.spawn_blocking(move || thread.join())),
                 Err(error) => {
                     tracing::error!(target: "evenkeel::proxy", %error, "a worker cannot be started");
+                    monitor.workers.iter().for_each(WorkerHandle::stop);
                     return false;
                 }
             }
@@ -80,8 +85,16 @@ impl Proxy {
             controls.spawn(control::follow_files(tls));
         }
         controls.spawn(metrics::keep(monitor.clone(), self.address));
-        shutdown.await;
-        drain(&monitor, threads, self.settings.drain_timeout).await
+        let all_well = tokio::select! {
+            () = shutdown => true,
+            Some(end) = threads.join_next() => {
+                // Some cores would not be used from here on, or none: whoever runs the proxy has to know.
+                is_well(end);
+                tracing::error!(target: "evenkeel::proxy", "a worker has ended before its time; the proxy shuts down");
+                false
+            }
+        };
+        drain(&monitor, threads, self.settings.drain_timeout).await && all_well
     }
 }
 
@@ -96,6 +109,9 @@ impl Prepared {
 
 type Thread = JoinHandle<io::Result<()>>;
 
+/// The ends of the workers' threads.
+type Ends = JoinSet<std::thread::Result<io::Result<()>>>;
+
 fn start(number: usize, worker: Worker<Relay<Placing>>, channel: &Channel, settings: &Settings) -> io::Result<Thread> {
     let channel = channel.clone();
     let settings = settings.relay(channel.placer().scheme() == "https");
@@ -104,14 +120,10 @@ fn start(number: usize, worker: Worker<Relay<Placing>>, channel: &Channel, setti
 }
 
 /// Has the workers take no more calls, and waits for the end of those that run, at most for `timeout`.
-async fn drain(monitor: &Monitor, threads: Vec<Thread>, timeout: Duration) -> bool {
+async fn drain(monitor: &Monitor, mut ends: Ends, timeout: Duration) -> bool {
     let connections = monitor.figures().await.clients;
     tracing::info!(target: "evenkeel::proxy", connections, ?timeout, "draining");
     monitor.workers.iter().for_each(WorkerHandle::drain);
-    let mut ends = JoinSet::new();
-    for thread in threads {
-        ends.spawn_blocking(move || thread.join());
-    }
     let mut all_well = true;
     let ended = tokio::time::timeout(timeout, wait(&mut ends, &mut all_well)).await.is_ok();
     if !ended {
@@ -123,20 +135,20 @@ async fn drain(monitor: &Monitor, threads: Vec<Thread>, timeout: Duration) -> bo
     ended && all_well
 }
 
-async fn wait(ends: &mut JoinSet<std::thread::Result<io::Result<()>>>, all_well: &mut bool) {
+async fn wait(ends: &mut Ends, all_well: &mut bool) {
     while let Some(end) = ends.join_next().await {
-        match end {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => {
-                tracing::error!(target: "evenkeel::proxy", %error, "a worker has failed");
-                *all_well = false;
-            }
-            _ => {
-                tracing::error!(target: "evenkeel::proxy", "a worker has panicked");
-                *all_well = false;
-            }
-        }
+        *all_well &= is_well(end);
     }
+}
+
+/// Whether a worker has ended as it should.
+fn is_well(end: Result<std::thread::Result<io::Result<()>>, JoinError>) -> bool {
+    match end {
+        Ok(Ok(Ok(()))) => return true,
+        Ok(Ok(Err(error))) => tracing::error!(target: "evenkeel::proxy", %error, "a worker has failed"),
+        _ => tracing::error!(target: "evenkeel::proxy", "a worker has panicked"),
+    }
+    false
 }
 
 impl fmt::Debug for Proxy {
@@ -145,5 +157,20 @@ impl fmt::Debug for Proxy {
             .field("address", &self.address)
             .field("workers", &self.workers.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_ends_the_proxy() {
+        let channel = Channel::builder("ipv4:127.0.0.1:1").build().expect("the target is good");
+        let address = "127.0.0.1:0".parse().expect("it is an address");
+        let settings = Settings::default().with_workers(2);
+        let proxy = Proxy::bind(address, channel, settings).await.expect("any port is free");
+        proxy.workers[1].handle.inspect(|_| panic!("on purpose"));
+        assert!(!proxy.serve(std::future::pending()).await, "it does not wait for a signal");
     }
 }
