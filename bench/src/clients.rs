@@ -19,7 +19,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct Options {
     /// Which clients
-    #[arg(long, value_delimiter = ',', default_value = "evenkeel,evenkeel-watched,tonic,tonic-balance,grpc,h2")]
+    #[arg(long, value_delimiter = ',', default_value = "evenkeel,evenkeel-watched,tonic,tonic-balance,grpc,h2,engine")]
     peers: Vec<PeerName>,
     /// On which of tokio's runtimes
     #[arg(long, value_delimiter = ',', default_value = "current-thread,multi-thread")]
@@ -63,7 +63,7 @@ impl Setting<'_> {
     /// The peers take turns, so that whatever else the machine does meets all of them alike.
     fn measure(&self, options: &Options) -> anyhow::Result<Vec<(PeerName, Figures)>> {
         let mut peers = options.peers.clone();
-        peers.retain(|peer| self.in_flight <= peer.most_in_flight());
+        peers.retain(|peer| self.in_flight <= peer.most_in_flight() && peer.runs_on(self.runtime));
         let mut rounds: Vec<Vec<Figures>> = peers.iter().map(|_| Vec::new()).collect();
         for _ in 0..options.rounds {
             for (&peer, seen) in peers.iter().zip(&mut rounds) {

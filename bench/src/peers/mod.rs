@@ -1,5 +1,6 @@
 //! The clients that are compared. Each makes the same small unary call.
 
+mod engine;
 mod evenkeel;
 mod grpc;
 mod h2;
@@ -10,7 +11,7 @@ use evenkeel_proto::demo::EchoRequest;
 
 use crate::{
     figures::Counted,
-    load::{Figures, Options, drive},
+    load::{Figures, Options, Runtime, drive},
 };
 
 /// Something that makes calls.
@@ -34,12 +35,19 @@ pub(crate) enum PeerName {
     Grpc,
     /// The h2 crate and a hand-made round robin over three backends: no channel at all
     H2,
+    /// The same by our relay engine's connections; on the current-thread runtime alone
+    Engine,
 }
 
 impl PeerName {
     /// How many calls under way it can bear. Bare h2 has nobody to hold calls back until the servers allow more streams.
     pub(crate) fn most_in_flight(self) -> usize {
         if self == Self::H2 { 300 } else { usize::MAX }
+    }
+
+    /// Whether it can run there. The engine's connections stay on one thread.
+    pub(crate) fn runs_on(self, runtime: Runtime) -> bool {
+        self != Self::Engine || runtime == Runtime::CurrentThread
     }
 }
 
@@ -53,6 +61,7 @@ pub(crate) async fn measure(options: &Options, counted: Option<Counted>) -> anyh
         PeerName::TonicBalance => drive(tonic::balanced(backends)?, options, counted).await,
         PeerName::Grpc => drive(grpc::peer(backends)?, options, counted).await,
         PeerName::H2 => drive(h2::peer(backends).await?, options, counted).await,
+        PeerName::Engine => drive(engine::peer(backends).await?, options, counted).await,
     }
 }
 
