@@ -27,6 +27,7 @@ struct Evenkeel {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 enum Command {
     Supervise(supervise::Args),
     Status(status::Args),

@@ -89,6 +89,7 @@ pub(crate) struct Args {
 
 /// TLS towards backends.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_field_names, reason = "their names are those of the flags")]
 struct BackendTlsArgs {
     /// Speak TLS with the backends
     #[arg(long)]
@@ -144,7 +145,6 @@ async fn serve(args: Args) -> Result<bool, String> {
     let said = args.said();
     let (channel, settings) = (channel(Channel::builder(&target), &said)?, settings(&said)?);
     let proxy = Proxy::bind(args.listen, channel, settings)
-        .await
         .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", args.listen))?;
     announce(proxy.local_addr());
     tracing::info!(target: "evenkeel::proxy", listen = %proxy.local_addr(), target, "proxy is serving");
@@ -156,7 +156,7 @@ async fn serve_file(path: &Path, control: Option<&Path>, terminated: impl Future
     if file.proxies.is_empty() {
         return Err(format!("{}: it has no [proxy.NAME]", path.display()));
     }
-    let mut proxies = Proxies::bind(&file, None).await?;
+    let mut proxies = Proxies::bind(&file, None)?;
     let answers = Answers::new(None, proxies.fronts());
     let _control = match control.or(file.control.as_deref()) {
         Some(socket) => Some(Control::serve(socket, answers).await.map_err(|error| error.to_string())?),

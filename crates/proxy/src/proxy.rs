@@ -40,7 +40,7 @@ impl Proxy {
     ///
     /// Where the address cannot be listened on: in use, not this machine's, or not permitted. Where there are no file
     /// descriptors left for the workers.
-    pub async fn bind(address: SocketAddr, channel: Channel, settings: Settings) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, channel: Channel, settings: Settings) -> io::Result<Self> {
         // Workers share the address among themselves, and so might another proxy by mistake: it is to be told.
         drop(std::net::TcpListener::bind(address)?);
         let listeners = Listener::bind(address, settings.workers, settings.tls.as_ref().map(|tls| tls.config()))?;
@@ -169,7 +169,7 @@ mod tests {
         let channel = Channel::builder("ipv4:127.0.0.1:1").build().expect("the target is good");
         let address = "127.0.0.1:0".parse().expect("it is an address");
         let settings = Settings::default().with_workers(2);
-        let proxy = Proxy::bind(address, channel, settings).await.expect("any port is free");
+        let proxy = Proxy::bind(address, channel, settings).expect("any port is free");
         proxy.workers[1].handle.inspect(|_| panic!("on purpose"));
         assert!(!proxy.serve(std::future::pending()).await, "it does not wait for a signal");
     }

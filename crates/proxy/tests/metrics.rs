@@ -21,10 +21,10 @@ async fn what_workers_count_is_there_for_exporters() {
     let figures = recorder::installed();
     let server = Server::start().await;
     let channel = Channel::builder(servers::target(&[&server])).build().unwrap();
-    let proxy = Proxy::bind("127.0.0.1:0".parse().unwrap(), channel, Settings::default()).await.unwrap();
+    let proxy = Proxy::bind("127.0.0.1:0".parse().unwrap(), channel, Settings::default()).unwrap();
     let listen = proxy.local_addr().to_string();
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = tokio::spawn(proxy.serve(async move { drop(stopped.await) }));
+    let serving = tokio::spawn(proxy.serve(async move { drop(stopped.await) }));
     let client = Endpoint::from_shared(format!("http://{listen}")).unwrap().connect().await.unwrap();
     let mut client = EchoClient::new(client);
     for _ in 0..3 {
@@ -42,5 +42,5 @@ async fn what_workers_count_is_there_for_exporters() {
     let flood = [labels[0], ("evenkeel.proxy.flood", "pings")];
     assert!(figures.level("evenkeel.proxy.floods", &flood).abs() < f64::EPSILON);
     drop((client, stop));
-    assert!(served.await.unwrap());
+    assert!(serving.await.unwrap());
 }

@@ -25,7 +25,7 @@ struct Running {
 async fn proxy(servers: &[&Server], settings: Settings) -> Running {
     let channel = Channel::builder(servers::target(servers)).policy("round_robin").build().unwrap();
     let mut reports = channel.reports();
-    let proxy = Proxy::bind("127.0.0.1:0".parse().unwrap(), channel, settings).await.unwrap();
+    let proxy = Proxy::bind("127.0.0.1:0".parse().unwrap(), channel, settings).unwrap();
     let all_ready = |report: &std::sync::Arc<evenkeel_channel::Report>| {
         report.endpoints.iter().filter(|endpoint| endpoint.state.service == Connectivity::Ready).count()
             == servers.len()

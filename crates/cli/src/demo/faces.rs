@@ -23,13 +23,12 @@ pub(super) struct Faces {
 
 impl Faces {
     /// Binds the proxy, which still is to be served, beside the channel.
-    pub(super) async fn open(plan: &Plan, backends: &[SocketAddr]) -> Result<(Self, Proxy), FaceError> {
+    pub(super) fn open(plan: &Plan, backends: &[SocketAddr]) -> Result<(Self, Proxy), FaceError> {
         let behind = channel(plan, backends, plan.seed.wrapping_add(1))?;
         let beside = channel(plan, backends, plan.seed)?;
         let reports = [behind.reports(), beside.reports()];
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let proxy =
-            Proxy::bind(address, behind, Settings::default()).await.map_err(|error| FaceError::of("proxy", error))?;
+        let proxy = Proxy::bind(address, behind, Settings::default()).map_err(|error| FaceError::of("proxy", error))?;
         let endpoint = transport::Endpoint::from_shared(format!("http://{}", proxy.local_addr()));
         let client = endpoint.map_err(|error| FaceError::of("client of the proxy", error))?.connect_lazy();
         Ok((Self { channel: EchoClient::new(beside), proxied: EchoClient::new(client), reports }, proxy))

@@ -119,7 +119,7 @@ async fn until_signalled(args: &Args) -> Result<ExitCode, DemoError> {
 async fn perform(args: &Args, quit: mpsc::Sender<()>) -> Result<ExitCode, DemoError> {
     let plan = args.plan();
     let mut fleet = Fleet::start().await?;
-    let (mut faces, proxy) = Faces::open(&plan, &fleet.addresses()).await?;
+    let (mut faces, proxy) = Faces::open(&plan, &fleet.addresses())?;
     let serving = proxy.serve(std::future::pending());
     let acting = async {
         faces.warm_up().await?;

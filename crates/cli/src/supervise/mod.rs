@@ -62,7 +62,7 @@ async fn supervise(args: Args, has_json_logs: bool) -> Result<ExitCode, String> 
     let processes = Processes::new(output.clone()).map_err(|error| error.to_string())?;
     let handle = evenkeel_supervisor::start(processes.clone(), rand::random());
     let socket = args.control.or_else(|| file.control.clone()).unwrap_or_else(|| default_path(&args.file));
-    let proxies = Proxies::bind(&file, Some(&handle)).await?;
+    let proxies = Proxies::bind(&file, Some(&handle))?;
     let answers = Answers::new(Some(handle.clone()), proxies.fronts());
     let control = Control::serve(&socket, answers).await.map_err(|error| error.to_string())?;
     handle.configure(file.services.clone());

@@ -24,13 +24,13 @@ pub(crate) struct Proxies {
 impl Proxies {
     /// Listens for each, and serves from now on. Calls wait for the first replicas that serve, of services that `handle`
     /// supervises.
-    pub(crate) async fn bind(file: &File, handle: Option<&Handle>) -> Result<Self, String> {
+    pub(crate) fn bind(file: &File, handle: Option<&Handle>) -> Result<Self, String> {
         let mut proxies =
             Self { serving: JoinSet::new(), fronts: Vec::new(), drain: watch::Sender::new(false), have_ended: false };
         for (name, config) in &file.proxies {
             let channel = channel(config, handle).map_err(|error| format!("[proxy.{name}]: {error}"))?;
             let settings = proxy::settings(config).map_err(|error| format!("[proxy.{name}]: {error}"))?;
-            let bound = Proxy::bind(config.listen, channel.clone(), settings).await;
+            let bound = Proxy::bind(config.listen, channel.clone(), settings);
             let proxy =
                 bound.map_err(|error| format!("[proxy.{name}]: cannot listen on {}: {error}", config.listen))?;
             announce(name, &proxy);

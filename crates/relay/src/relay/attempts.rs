@@ -204,7 +204,7 @@ impl<P: Placement> Relay<P> {
         for field in call.head.iter() {
             match field.name {
                 b":scheme" => {
-                    own.push(Field::new(b":scheme", if self.settings.is_secure { b"https" } else { b"http" }))
+                    own.push(Field::new(b":scheme", if self.settings.is_secure { b"https" } else { b"http" }));
                 }
                 // The authority is what counts, and the only one that goes on (gRFC A41).
                 b"host" if has_authority => {}

@@ -30,7 +30,7 @@ pub(crate) struct Conn {
 #[derive(Debug)]
 pub(crate) enum Side {
     Client,
-    Endpoint(Line),
+    Endpoint(Box<Line>),
 }
 
 #[derive(Debug, Default)]

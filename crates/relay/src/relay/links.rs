@@ -116,7 +116,7 @@ impl<P: Placement> Relay<P> {
             Ok(()) => {
                 let load = Arc::clone(&self.endpoints.of(id)?.load);
                 let line = Line::new(now, id, load, self.placement.line());
-                let ix = self.conns.insert(now, &self.endpoint_settings, Side::Endpoint(line));
+                let ix = self.conns.insert(now, &self.endpoint_settings, Side::Endpoint(Box::new(line)));
                 self.endpoints.of(id)?.conns.push(ix);
                 self.counters.connected += 1;
                 self.watch_from(now);

@@ -256,3 +256,16 @@ fn a_drain_lets_calls_finish() {
     world.pass(Duration::from_secs(2));
     assert!(world.relay.is_idle());
 }
+
+#[test]
+fn retries_stop_where_the_throttle_says_so() {
+    let throttled = RETRIES.replacen('{', r#"{"retryThrottling": {"maxTokens": 2, "tokenRatio": 0.1},"#, 1);
+    let mut world = World::new(2, &throttled);
+    let client = world.client();
+    world.run();
+    world.call(client, true);
+    let [(peer, there)] = arrivals(&mut world)[..] else { panic!("one call") };
+    world.peer(peer).refuse(there, "14");
+    assert_eq!(status(&mut world, client), Some("14".to_owned()), "one failure has spent half of the tokens");
+    world.assert_clean();
+}

@@ -71,7 +71,6 @@ pub(crate) struct Balance {
     version: u64,
     connections: BTreeMap<ConnectionId, (Address, Arc<Load>)>,
     config: Arc<ServiceConfig>,
-    throttle: Option<Arc<RetryThrottle>>,
     entropy: Entropy,
     /// Addresses that the balancer's own connections do not reach.
     pub(crate) down: BTreeSet<Address>,
@@ -84,7 +83,7 @@ pub(crate) struct Balance {
 }
 
 #[derive(Clone)]
-pub(crate) struct Placing(Rc<RefCell<Balance>>);
+pub(crate) struct Placing(Rc<RefCell<Balance>>, Option<Arc<RetryThrottle>>);
 
 impl World {
     /// A relay before so many backends.
@@ -94,6 +93,7 @@ impl World {
 
     pub(crate) fn with(backends: u16, config: &str, settings: Settings) -> Self {
         let config: ServiceConfig = config.parse().expect("the service config is good");
+        let throttle = config.retry_throttling.map(|throttling| Arc::new(RetryThrottle::new(throttling)));
         let policy = LbConfig::of("round_robin");
         let balancer = Balancer::new(Policies::standard(), &policy, ConnectionSettings::default(), 1)
             .expect("the policy is known");
@@ -103,7 +103,6 @@ impl World {
             update: Balancer::dormant(),
             version: 0,
             connections: BTreeMap::new(),
-            throttle: config.retry_throttling.map(|throttling| Arc::new(RetryThrottle::new(throttling))),
             config: Arc::new(config),
             entropy: Entropy::new(7),
             down: BTreeSet::new(),
@@ -113,7 +112,7 @@ impl World {
             ended: Vec::new(),
             running: 0,
         }));
-        let relay = Relay::new(settings, Placing(Rc::clone(&balance)));
+        let relay = Relay::new(settings, Placing(Rc::clone(&balance), throttle));
         let now = Time::from_nanos(1_000_000_000);
         let (peers, down) = (BTreeMap::new(), BTreeSet::new());
         let backend_settings = connection::Settings::default();
@@ -432,7 +431,7 @@ impl Placement for Placing {
     }
 
     fn throttle(&self) -> Option<&Arc<RetryThrottle>> {
-        None
+        self.1.as_ref()
     }
 
     fn entropy(&mut self) -> u64 {
