@@ -68,6 +68,7 @@ impl Proxy {
     /// at once, and returns false.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
         let monitor = self.monitor();
+        let _stop = StopOnDrop(monitor.clone());
         let (mut threads, mut controls) = (Ends::new(), JoinSet::new());
         for (number, prepared) in self.workers.into_iter().enumerate() {
             controls.spawn(control::serve(self.channel.clone(), prepared.handle.clone(), prepared.dials));
@@ -75,7 +76,6 @@ impl Proxy {
                 Ok(thread) => drop(threads.spawn_blocking(move || thread.join())),
                 Err(error) => {
                     tracing::error!(target: "evenkeel::proxy", %error, "a worker cannot be started");
-                    monitor.workers.iter().for_each(WorkerHandle::stop);
                     return false;
                 }
             }
@@ -104,6 +104,15 @@ impl Prepared {
         let host = move |id: DialId, _, address: &Address| ask(id, address);
         let (worker, handle) = Worker::new(vec![listener], host, settings)?;
         Ok(Self { worker, handle, dials })
+    }
+}
+
+/// Threads do not end by themselves where nobody waits for them any more.
+struct StopOnDrop(Monitor);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.workers.iter().for_each(WorkerHandle::stop);
     }
 }
 
@@ -163,6 +172,25 @@ impl fmt::Debug for Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_that_is_served_no_longer_holds_up_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there is a runtime");
+        runtime.block_on(async {
+            let channel = Channel::builder("ipv4:127.0.0.1:1").build().expect("the target is good");
+            let address = "127.0.0.1:0".parse().expect("it is an address");
+            let proxy = Proxy::bind(address, channel, Settings::default()).expect("any port is free");
+            let monitor = proxy.monitor();
+            let mut serving = std::pin::pin!(proxy.serve(std::future::pending()));
+            tokio::select! {
+                biased;
+                _ = &mut serving => panic!("it serves without end"),
+                figures = monitor.figures() => assert!(figures.workers > 0, "its workers have started"),
+            }
+        });
+        // A runtime waits for threads that are being joined.
+        drop(runtime);
+    }
 
     #[tokio::test]
     async fn a_worker_that_panics_ends_the_proxy() {
